@@ -1,5 +1,7 @@
 //! wschat: the chat and notification server that a site gets with one `apt install`.
-pub mod chat {
-    pub mod event;
-    pub mod id;
-}
+
+pub mod admin;
+pub mod chat;
+pub mod config;
+pub mod peer;
+pub mod state;
