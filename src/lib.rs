@@ -3,5 +3,6 @@
 pub mod admin;
 pub mod chat;
 pub mod config;
+pub mod log;
 pub mod peer;
 pub mod state;
