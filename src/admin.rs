@@ -18,6 +18,7 @@ use crate::chat::event::{Close, Dialect, Level, Target};
 use crate::chat::id::{ConnId, Nick, RoomName, Seq, UserId};
 use crate::peer::Peer;
 use crate::state::{Phase, State};
+pub use crate::tls::CertificateView;
 
 /// The longest a call waits for its answer.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -115,18 +116,6 @@ pub struct Info {
     pub certificate_until: Option<SystemTime>,
     /// The most WebSockets that are let in.
     pub clients_max: usize,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct CertificateView {
-    pub names: Vec<String>,
-    pub issuer: String,
-    pub from: SystemTime,
-    pub until: SystemTime,
-    /// SHA-256 of the certificate, hex.
-    pub fingerprint: String,
-    /// A path, or "self-signed, kept in PATH".
-    pub source: String,
 }
 
 /// What a reload did.

@@ -6,3 +6,4 @@ pub mod config;
 pub mod log;
 pub mod peer;
 pub mod state;
+pub mod tls;
