@@ -26,9 +26,9 @@ pub mod exit {
     pub const CONFIG: u8 = 78;
 }
 
-/// Chat and notification server for web pages.
+/// chat and notification server for web pages
 #[derive(Clone, Debug, Default, PartialEq, Eq, Parser)]
-#[command(name = "wschat", version, about, long_about = None)]
+#[command(name = "wschat", version)]
 pub struct Args {
     /// Read this configuration file
     ///
@@ -56,7 +56,8 @@ impl Args {
             std::env::split_paths(configuration_directory?)
                 .filter(|folder| folder.is_absolute())
                 .map(|folder| folder.join("wschat.toml"))
-                .find(|file| file.exists())
+                // One that cannot even be looked at is not passed over in silence: reading it says why.
+                .find(|file| file.try_exists().unwrap_or(true))
         };
         self.config.clone().or_else(in_folder)
     }
@@ -101,18 +102,27 @@ pub fn man_page() -> String {
         title.to_writer(to)
     });
     rendered(Man::render_name_section);
-    rendered(Man::render_synopsis_section);
-    rendered(|_, to| description().to_writer(to));
+    rendered(|_, to| synopsis().to_writer(to));
     rendered(Man::render_options_section);
     rendered(|_, to| sections().to_writer(to));
     let page = String::from_utf8(page).expect("roff made of texts is a text");
     // Each part begins with the same definition of the apostrophe; once is enough.
     let preamble: String = page.lines().take(2).map(|line| format!("{line}\n")).collect();
-    preamble.clone() + &page.replace(&preamble, "")
+    // An empty line in roff is one on paper; inside an option's text ".sp" says so.
+    preamble.clone() + &page.replace(&preamble, "").replace("\n\n", "\n.sp\n")
 }
 
-fn description() -> Roff {
+fn synopsis() -> Roff {
     let mut roff = Roff::new();
+    roff.control("SH", ["SYNOPSIS"]);
+    let (config, file) = (bold("--config"), italic("FILE"));
+    let (check, print) = (bold("--check-config"), bold("--print-config"));
+    let optional = [roman(" ["), config, roman(" "), file, roman("] ["), check, roman(" | "), print, roman("]")];
+    roff.text([vec![bold("wschat")], optional.to_vec()].concat());
+    for alone in ["--help", "--version"] {
+        roff.control("br", []);
+        roff.text([bold("wschat"), roman(" "), bold(alone)]);
+    }
     roff.control("SH", ["DESCRIPTION"]);
     roff.text([
         bold("wschat"),

@@ -8,10 +8,8 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use super::form::{
-    Choice, Count, File, Flag, Form, Item, ListenAddress, Networks, OriginList, Rooms, Size, Socket, Speed, Time,
-    UrlPath, Wrong,
-};
+use super::form::{Choice, Count, Flag, Form, Item, Rooms, Size, Speed, Time, Wrong};
+use super::place::{File, ListenAddress, Networks, OriginList, Socket, UrlPath};
 use super::{Config, Level, Listen, Locale, Store, TlsFiles};
 
 /// What a configuration is while it is read: states that [`Config`] cannot hold included.

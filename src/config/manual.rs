@@ -34,8 +34,8 @@ pub fn man_page() -> String {
         roman("After a change, "),
         bold("systemctl reload wschat"),
         roman(
-            " (SIGHUP) applies what is marked \"reload\" without disturbing anybody who is connected; what is marked \
-            \"restart\" waits for ",
+            " (SIGHUP) applies what a reload takes, without disturbing anybody who is connected; \
+            the rest waits for ",
         ),
         bold("systemctl restart wschat"),
         roman("."),

@@ -18,7 +18,7 @@ const SHOWN_BEFORE: usize = 60;
 /// Why a file is no configuration.
 #[derive(Debug, Error)]
 pub enum Mistakes {
-    #[error("cannot read the configuration file {}: {cause}", file.display())]
+    #[error("cannot read the configuration file {}: {cause}{}", file.display(), advice(cause))]
     Unreadable { file: PathBuf, cause: io::Error },
     #[error("{} is no configuration file: it is longer than {most} bytes", file.display())]
     TooLong { file: PathBuf, most: u64 },
@@ -39,6 +39,15 @@ impl Mistakes {
         let more = list.len().saturating_sub(MOST_TOLD);
         list.truncate(MOST_TOLD);
         Mistakes::Found { file: file.to_owned(), list, more }
+    }
+}
+
+/// What to do about a file that cannot be read.
+fn advice(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::NotFound => "; name another with --config, or write it: an empty file is right",
+        io::ErrorKind::PermissionDenied => "; let the user that wschat runs as read it, and its folder",
+        _ => "",
     }
 }
 

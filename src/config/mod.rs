@@ -19,6 +19,7 @@ mod key;
 mod manual;
 mod mistake;
 mod parse;
+mod place;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

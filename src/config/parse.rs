@@ -15,7 +15,7 @@ use super::mistake::{Mistake, Source};
 use super::{Address, Config, Listen, TlsFiles};
 
 /// The least bytes that a JSON message has around its text and a short room's name.
-const ENVELOPE: usize = 64;
+pub(super) const ENVELOPE: usize = 64;
 
 /// Longer unknown keys are nobody's slip of a finger.
 const LONGEST_SUGGESTED: usize = 40;

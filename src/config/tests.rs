@@ -231,7 +231,13 @@ fn a_file_of_noise_is_told_briefly() {
     assert!(parse(&format!("[limits]\nburst = {}", "9".repeat(500_000))).is_err());
 }
 
-/// One change of each key, and what it shows as.
+#[test]
+fn the_documented_envelope_is_the_one_that_is_checked() {
+    let limits = TABLES.iter().find(|table| table.name == "limits").unwrap();
+    let text = limits.keys.iter().find(|key| key.name == "text").unwrap();
+    assert!(text.doc.contains(&format!("the {} bytes", parse::ENVELOPE)));
+}
+
 #[test]
 fn a_reload_tells_what_it_takes() {
     let old = Config::default();
