@@ -96,7 +96,7 @@ impl<T, F: Form> Slot<T> for Lens<T, F> {
     }
 }
 
-/// `key!(TYPE, field.of.it, Takes, form, "doc")`; the key's name is given where the field has another.
+/// `key!(TYPE, "name" = field.of.it, Takes, form, "doc")`: a key whose value is that field of a TYPE.
 macro_rules! key {
     ($of:ty, $name:literal = $($field:ident).+, $takes:ident, $form:expr, $doc:literal) => {
         Key::<$of> {

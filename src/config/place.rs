@@ -4,7 +4,6 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use ipnet::{IpNet, Ipv4Net};
-use toml::de::DeValue;
 
 use super::form::{Form, Item, Wrong, cited, list, quote, text, texts};
 use super::{Address, Origins};
@@ -238,17 +237,19 @@ impl Form for OriginList {
     type Value = Origins;
 
     fn read(&self, item: &Item<'_>, wrong: &mut Vec<Wrong>) -> Option<Origins> {
-        let any = |item: &Item<'_>| item.get_ref().as_str() == Some("*");
-        if let DeValue::Array(items) = item.get_ref()
-            && let Some(star) = items.iter().find(|item| any(item))
-        {
-            if items.len() == 1 {
-                return Some(Origins::Any);
+        let mut any = false;
+        let origins = texts(item, wrong, |text| {
+            any |= text == "*";
+            if text == "*" { Ok(text.to_owned()) } else { read_origin(text) }
+        })?;
+        match origins.len() {
+            1 if any => Some(Origins::Any),
+            _ if any => {
+                wrong.push(Wrong { span: item.span(), what: "\"*\" allows any origin, so it stands alone".into() });
+                None
             }
-            wrong.push(Wrong { span: star.span(), what: "\"*\" allows any origin, so it stands alone".into() });
-            return None;
+            _ => Some(Origins::These(origins)),
         }
-        texts(item, wrong, read_origin).map(Origins::These)
     }
 
     fn write(&self, value: &Origins) -> String {
@@ -314,7 +315,10 @@ mod tests {
             assert!(read_origin(bad).is_err(), "{bad}");
         }
         assert_eq!(read(&OriginList, r#"["*"]"#), Ok(Origins::Any));
-        assert!(read(&OriginList, r#"["*", "https://a"]"#).is_err());
+        for both in [r#"["*", "https://a"]"#, r#"["https://a", "*"]"#, r#"["*", "*"]"#] {
+            assert!(read(&OriginList, both).unwrap_err().contains("stands alone"), "{both}");
+        }
+        assert!(read(&OriginList, r#"["*", "https://a/"]"#).unwrap_err().contains("without a"));
         assert!(read(&OriginList, r#""*""#).is_err());
     }
 
