@@ -5,3 +5,4 @@ pub mod chat;
 pub mod config;
 pub mod peer;
 pub mod state;
+pub mod wire;
