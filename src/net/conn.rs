@@ -5,6 +5,7 @@
 //! comes, so that no reset eats the frame. What messages mean belongs to `session`.
 
 use std::cell::{Cell, RefCell};
+use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -202,7 +203,7 @@ impl Conn {
             return Poll::Ready(Step::Over(None));
         }
         if let Some(ending) = &mut inner.ending
-            && ending.deadline.as_mut().poll_elapsed(cx)
+            && ending.deadline.as_mut().poll(cx).is_ready()
         {
             inner.die();
             return Poll::Ready(Step::Over(None));

@@ -15,7 +15,7 @@ use crate::chat::event::{ClientFrame, Close, Dialect, ErrorCode, ErrorFrame, Hel
 use crate::chat::rate::TokenBucket;
 use crate::config::{Config, Timeouts};
 use crate::peer::Peer;
-use crate::wire::close::{self, CloseCode};
+use crate::wire::close;
 use crate::wire::frame::text_frame;
 use crate::wire::json::{self, Extra, HelloFrame, Said};
 use crate::wire::text;
@@ -117,7 +117,7 @@ impl Session {
                 if self.control.take(now).is_err() { flooding() } else { Heard::Nothing }
             }
             message if self.kind == Kind::Echo => Heard::Echo(message),
-            Message::Binary(_) => Heard::Close(plain(close::BINARY)),
+            Message::Binary(_) => Heard::Close(close::BINARY.close()),
             Message::Text(text) if self.kind == Kind::Json => {
                 self.hear_json(text.as_str(), now, shared, &config.borrow(), peer)
             }
@@ -174,7 +174,7 @@ impl Session {
                 }
             }
             Said::Pong => Heard::Nothing,
-            Said::Bye => Heard::Close(plain(close::NORMAL)),
+            Said::Bye => Heard::Close(close::NORMAL.close()),
         }
     }
 
@@ -222,14 +222,14 @@ impl Session {
     /// What the passing of time leads to: no hello, a ping that is due, silence.
     pub fn check(&mut self, now: Duration, timeouts: &Timeouts) -> Heard {
         if !self.greeted && now.saturating_sub(self.since) >= timeouts.hello {
-            return Heard::Close(plain(close::NO_HELLO));
+            return Heard::Close(close::NO_HELLO.close());
         }
         let last = if self.unanswered == 0 { self.heard_at } else { self.pinged_at };
         if now.saturating_sub(last) < timeouts.ping {
             return Heard::Nothing;
         }
         if self.unanswered >= PINGS {
-            return Heard::Close(plain(close::NO_PONG));
+            return Heard::Close(close::NO_PONG.close());
         }
         self.unanswered += 1;
         self.pinged_at = now;
@@ -249,12 +249,8 @@ impl Session {
     }
 }
 
-fn plain(row: CloseCode) -> Close {
-    Close { code: row.code, reason: row.reason.into() }
-}
-
 fn flooding() -> Heard {
-    Heard::Close(plain(close::FLOODING))
+    Heard::Close(close::FLOODING.close())
 }
 
 fn error(re: u64, code: ErrorCode, message: String) -> Heard {
