@@ -173,7 +173,8 @@ impl Hub {
 
     fn connected(&mut self, conn: ConnId, dialect: Dialect, addr: IpAddr, turn: &mut Turn) {
         let phase = Phase::New;
-        let client = Client { dialect, addr, phase, resumed: false, rooms: Vec::new(), waits_for: Vec::new(), pager: None };
+        let client =
+            Client { dialect, addr, phase, resumed: false, rooms: Vec::new(), waits_for: Vec::new(), pager: None };
         self.clients.insert(conn, client);
         if dialect == Dialect::Text {
             let rooms = self.settings.default_rooms.first().cloned().into_iter().collect();

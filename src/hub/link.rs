@@ -49,25 +49,57 @@ pub struct End {
 #[derive(Debug)]
 pub enum ToWorker {
     /// To all of a room's members here; `instead` gets its own bytes, or none.
-    Publish { room: RoomId, frame: Encoded, instead: Option<(ConnId, Option<Bytes>)>, receipt: Option<Arc<Receipt>> },
+    Publish {
+        room: RoomId,
+        frame: Encoded,
+        instead: Option<(ConnId, Option<Bytes>)>,
+        receipt: Option<Arc<Receipt>>,
+    },
     /// To all that have been welcomed.
-    PublishAll { frame: Encoded, receipt: Option<Arc<Receipt>> },
+    PublishAll {
+        frame: Encoded,
+        receipt: Option<Arc<Receipt>>,
+    },
     /// To one. `welcome`: it is welcomed by this.
-    Send { id: ConnId, bytes: Bytes, welcome: bool, receipt: Option<Arc<Receipt>> },
+    Send {
+        id: ConnId,
+        bytes: Bytes,
+        welcome: bool,
+        receipt: Option<Arc<Receipt>>,
+    },
     /// Frames to one, outside its outbox limit; `Input::Drained` follows.
-    SendPage { id: ConnId, bytes: Bytes },
-    Enter { id: ConnId, room: RoomId },
-    Exit { id: ConnId, room: RoomId },
-    Forget { room: RoomId },
+    SendPage {
+        id: ConnId,
+        bytes: Bytes,
+    },
+    Enter {
+        id: ConnId,
+        room: RoomId,
+    },
+    Exit {
+        id: ConnId,
+        room: RoomId,
+    },
+    Forget {
+        room: RoomId,
+    },
     /// `done` is told once the socket is closed.
-    Close { id: ConnId, close: Close, done: Option<mpsc::Sender<Closed>> },
+    Close {
+        id: ConnId,
+        close: Close,
+        done: Option<mpsc::Sender<Closed>>,
+    },
     /// Answered between two deliveries: the worker is alive.
     Alive(oneshot::Sender<()>),
     /// New settings are to be read.
     Reload,
     /// Everybody is to be closed with this; then the worker ends. After `grace` the rest is cut, and
     /// how many that were is told.
-    Stop { close: Close, grace: Duration, cut: oneshot::Sender<usize> },
+    Stop {
+        close: Close,
+        grace: Duration,
+        cut: oneshot::Sender<usize>,
+    },
 }
 
 /// A frame ready for the socket, in each dialect that has it.

@@ -252,8 +252,7 @@ impl HubTask {
                 for (index, count) in spread.members.iter().enumerate().filter(|(_, count)| **count > 0) {
                     debug_assert!(*count > 0);
                     let instead = instead.as_ref().filter(|(w, ..)| *w == index).map(|(_, c, own)| (*c, own.clone()));
-                    let order =
-                        ToWorker::Publish { room, frame: frame.clone(), instead, receipt: receipt.cloned() };
+                    let order = ToWorker::Publish { room, frame: frame.clone(), instead, receipt: receipt.cloned() };
                     self.workers[index].push(order);
                 }
             }

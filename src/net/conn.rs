@@ -91,7 +91,14 @@ impl Conn {
         Rc::new(Conn {
             id: peer.id,
             peer,
-            inner: RefCell::new(Inner { ws, waker: None, stage: Stage::Open, rooms: Vec::new(), session, ending: None }),
+            inner: RefCell::new(Inner {
+                ws,
+                waker: None,
+                stage: Stage::Open,
+                rooms: Vec::new(),
+                session,
+                ending: None,
+            }),
             welcomed: Cell::new(false),
             _places: places,
         })
@@ -377,7 +384,9 @@ fn fault(error: &Error) -> Option<Close> {
         Error::Capacity(_) => (close::TOO_BIG.code, "the message is over the limit"),
         Error::Utf8(_) => (close::NOT_UTF8.code, "the text is not UTF-8"),
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return None,
-        Error::Protocol(ProtocolError::UnmaskedFrameFromClient) => (close::PROTOCOL.code, "a client's frame must be masked"),
+        Error::Protocol(ProtocolError::UnmaskedFrameFromClient) => {
+            (close::PROTOCOL.code, "a client's frame must be masked")
+        }
         Error::Protocol(_) => (close::PROTOCOL.code, "the framing is broken"),
         _ => return None,
     };

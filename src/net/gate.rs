@@ -137,10 +137,7 @@ impl Gate {
                 return if inner.clients < limits.clients { Ok(()) } else { Err(Refusal::TooMany) };
             }
         }
-        let entry = inner
-            .addresses
-            .entry(key)
-            .or_insert_with(|| Address { clients: 0, handshakes: bucket(&limits) });
+        let entry = inner.addresses.entry(key).or_insert_with(|| Address { clients: 0, handshakes: bucket(&limits) });
         entry.handshakes.take(now).map_err(|retry| Refusal::TooFast { retry })
     }
 
@@ -153,10 +150,8 @@ impl Gate {
             return Err(Refusal::TooMany);
         }
         if let Some(key) = key {
-            let entry = inner
-                .addresses
-                .entry(key)
-                .or_insert_with(|| Address { clients: 0, handshakes: bucket(&limits) });
+            let entry =
+                inner.addresses.entry(key).or_insert_with(|| Address { clients: 0, handshakes: bucket(&limits) });
             if entry.clients >= limits.clients_per_ip {
                 return Err(Refusal::TooManyOfAddress);
             }

@@ -182,17 +182,22 @@ mod tests {
             ("sec-websocket-version", "13"),
             ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
         ];
-        let check = |pairs: &[(&'static str, &str)]| {
-            websocket_key(hyper::Version::HTTP_11, &headers(pairs)).map(|_| ())
-        };
+        let check =
+            |pairs: &[(&'static str, &str)]| websocket_key(hyper::Version::HTTP_11, &headers(pairs)).map(|_| ());
         assert_eq!(check(&good), Ok(()));
         assert_eq!(check(&good[1..]), Err(HandshakeError::NoUpgrade));
-        assert_eq!(check(&[good[0], good[2], good[3]]), Err(HandshakeError::Bad("the Connection header does not say Upgrade (does a proxy drop it?)")));
+        assert_eq!(
+            check(&[good[0], good[2], good[3]]),
+            Err(HandshakeError::Bad("the Connection header does not say Upgrade (does a proxy drop it?)"))
+        );
         assert_eq!(check(&[good[0], good[1], good[3]]), Err(HandshakeError::Version));
         assert_eq!(check(&[good[0], good[1], ("sec-websocket-version", "8"), good[3]]), Err(HandshakeError::Version));
         assert!(matches!(check(&good[..3]), Err(HandshakeError::Bad(_))));
         for bad in ["short==", "dGhlIHNhbXBsZSBub25jZQ=!", "dGhlIHNhbXBsZSBub25jZQAA"] {
-            assert!(matches!(check(&[good[0], good[1], good[2], ("sec-websocket-key", bad)]), Err(HandshakeError::Bad(_))));
+            assert!(matches!(
+                check(&[good[0], good[1], good[2], ("sec-websocket-key", bad)]),
+                Err(HandshakeError::Bad(_))
+            ));
         }
         assert!(websocket_key(hyper::Version::HTTP_10, &headers(&good)).is_err());
     }

@@ -125,7 +125,8 @@ pub async fn redirect_to_tls(worker: &Worker, io: Io) {
         let target = host.and_then(|host| HeaderValue::from_str(&format!("https://{host}{path}")).ok());
         let mut answer = match target {
             Some(target) => {
-                let mut answer = text(StatusCode::PERMANENT_REDIRECT, "This port speaks TLS: use https:// or wss://.\n");
+                let mut answer =
+                    text(StatusCode::PERMANENT_REDIRECT, "This port speaks TLS: use https:// or wss://.\n");
                 answer.headers_mut().insert(header::LOCATION, target);
                 answer
             }
@@ -266,11 +267,8 @@ impl Room<'_> {
         if self.worker.shared.state.phase() != Phase::Serving {
             return Err(Box::new(unavailable("The server is going down; try again in a moment.\n", RETRY)));
         }
-        let forwarded = if self.door.trusts(self.peer.ip()) {
-            headers::forwarded(all, &self.door.trusted_proxies)
-        } else {
-            None
-        };
+        let forwarded =
+            if self.door.trusts(self.peer.ip()) { headers::forwarded(all, &self.door.trusted_proxies) } else { None };
         let limited = match forwarded {
             Some(address) => Some(address),
             None => Some(self.peer.ip()).filter(|ip| !ip.is_loopback()),
@@ -328,7 +326,8 @@ fn close_after(mut answer: Answer) -> Answer {
 fn bad_handshake(error: HandshakeError) -> Answer {
     match error {
         HandshakeError::NoUpgrade => {
-            let mut answer = text(StatusCode::UPGRADE_REQUIRED, "Here is a WebSocket (RFC 6455): ask for an upgrade.\n");
+            let mut answer =
+                text(StatusCode::UPGRADE_REQUIRED, "Here is a WebSocket (RFC 6455): ask for an upgrade.\n");
             answer.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
             answer.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));

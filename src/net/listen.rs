@@ -69,7 +69,7 @@ impl AsFd for Listening {
 
 /// The sockets of the configuration. `inherited` are looked through first, by their address; what
 /// none of the listeners wants stays in it.
-pub fn open(listen: &[Listen], inherited: &mut Vec<OwnedFd>) -> Result<Vec<Listener>, ListenError> {
+pub fn open(listen: &[Listen], inherited: &mut Vec<(String, OwnedFd)>) -> Result<Vec<Listener>, ListenError> {
     let mut listeners = Vec::new();
     for wanted in listen {
         let door = Arc::new(Door {
@@ -94,9 +94,9 @@ pub fn open(listen: &[Listen], inherited: &mut Vec<OwnedFd>) -> Result<Vec<Liste
     Ok(listeners)
 }
 
-fn inherit(wanted: &Address, inherited: &mut Vec<OwnedFd>) -> Option<Listening> {
-    let at = inherited.iter().position(|fd| bound_to(fd, wanted))?;
-    let fd = inherited.swap_remove(at);
+fn inherit(wanted: &Address, inherited: &mut Vec<(String, OwnedFd)>) -> Option<Listening> {
+    let at = inherited.iter().position(|(_, fd)| bound_to(fd, wanted))?;
+    let (_, fd) = inherited.swap_remove(at);
     Some(match wanted {
         Address::Tcp(_) => {
             let listener = std::net::TcpListener::from(fd);
@@ -115,10 +115,12 @@ fn bound_to(fd: &OwnedFd, wanted: &Address) -> bool {
     use std::os::fd::AsRawFd;
     let Ok(name) = getsockname::<SockaddrStorage>(fd.as_raw_fd()) else { return false };
     match wanted {
-        Address::Tcp(SocketAddr::V4(v4)) => name.as_sockaddr_in().is_some_and(|n| std::net::SocketAddrV4::from(*n) == *v4),
-        Address::Tcp(SocketAddr::V6(v6)) => name
-            .as_sockaddr_in6()
-            .is_some_and(|n| n.ip() == *v6.ip() && n.port() == v6.port()),
+        Address::Tcp(SocketAddr::V4(v4)) => {
+            name.as_sockaddr_in().is_some_and(|n| std::net::SocketAddrV4::from(*n) == *v4)
+        }
+        Address::Tcp(SocketAddr::V6(v6)) => {
+            name.as_sockaddr_in6().is_some_and(|n| n.ip() == *v6.ip() && n.port() == v6.port())
+        }
         Address::Unix(path) => {
             name.family() == Some(nix::sys::socket::AddressFamily::Unix)
                 && name.as_unix_addr().and_then(|n| n.path()) == Some(path.as_path())
@@ -174,9 +176,7 @@ fn explain(address: &Address, source: io::Error) -> ListenError {
     let text = address.to_string();
     match (source.kind(), address) {
         (io::ErrorKind::AlreadyExists, Address::Unix(path)) => ListenError::NotASocket { path: path.clone() },
-        (io::ErrorKind::AddrInUse, _) => {
-            ListenError::Taken { address: text, hint: " (is wschat running already?)" }
-        }
+        (io::ErrorKind::AddrInUse, _) => ListenError::Taken { address: text, hint: " (is wschat running already?)" },
         (io::ErrorKind::PermissionDenied, Address::Tcp(_)) => ListenError::Denied { address: text },
         (io::ErrorKind::AddrNotAvailable, _) => ListenError::NotHere { address: text },
         _ => ListenError::Other { address: text, source },
@@ -192,7 +192,9 @@ pub async fn accept(listener: Listener, gate: Arc<Gate>, workers: Vec<mpsc::Send
     };
     let source = match source {
         Ok(source) => source,
-        Err(error) => return tracing::error!(listen = address, %error, "cannot accept on this listener; restart the daemon"),
+        Err(error) => {
+            return tracing::error!(listen = address, %error, "cannot accept on this listener; restart the daemon");
+        }
     };
     let mut turn = 0;
     let mut resting = false;

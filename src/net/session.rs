@@ -208,8 +208,7 @@ impl Session {
             return flooding();
         }
         let message = "too many messages; wait a moment".into();
-        let frame =
-            ServerFrame::Error(ErrorFrame { re, code: ErrorCode::RateLimited, message, retry: Some(retry) });
+        let frame = ServerFrame::Error(ErrorFrame { re, code: ErrorCode::RateLimited, message, retry: Some(retry) });
         match self.kind {
             Kind::Json => Heard::Reply(text_frame(&json::encode(&frame, &Extra::default()))),
             Kind::Text | Kind::Echo => match text::line(&frame, config.chat.locale.into()) {
@@ -234,11 +233,7 @@ impl Session {
         self.unanswered += 1;
         self.pinged_at = now;
         self.measuring = true;
-        if self.knows_ping {
-            Heard::Reply(text_frame(&json::ping()))
-        } else {
-            Heard::Reply(Bytes::from_static(&PING))
-        }
+        if self.knows_ping { Heard::Reply(text_frame(&json::ping())) } else { Heard::Reply(Bytes::from_static(&PING)) }
     }
 
     fn measure(&mut self, now: Duration, peer: &Peer) {

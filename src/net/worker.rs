@@ -252,8 +252,9 @@ impl Worker {
     }
 
     fn close_within(&self, conn: &Conn, close: &Close, wait: Duration, done: Option<mpsc::Sender<Closed>>) {
-        let bye = (conn.inner.borrow().session.kind == Kind::Json)
-            .then(|| text_frame(&json::bye(&close::row(close.code), &close.reason, self.config.borrow().shutdown.spread)));
+        let bye = (conn.inner.borrow().session.kind == Kind::Json).then(|| {
+            text_frame(&json::bye(&close::row(close.code), &close.reason, self.config.borrow().shutdown.spread))
+        });
         conn.begin_close(close, bye.as_ref(), wait, done);
     }
 
