@@ -66,6 +66,7 @@ chat.addEventListener('state', ({ detail: state }) => {
   const words = { connecting: 'connecting', online: 'connected', waiting: 'waiting', closed: 'closed' };
   $('light-words').textContent = t(words[state.name]);
   $('self').disabled = state.name !== 'online';
+  showPeople();
   if (state.name === 'online') {
     everOnline = true;
     hideTrouble();
@@ -86,25 +87,26 @@ chat.addEventListener('state', ({ detail: state }) => {
 function tellWaiting({ code, reason }) {
   let title = TROUBLE[code] ?? (everOnline ? 'lostTitle' : 'startTitle');
   if (!navigator.onLine) title = 'offlineTitle';
-  const texts = reason && TROUBLE[code] ? [t('reason', reason)] : [];
-  texts.push(t(everOnline ? 'lostText' : 'startText'));
-  showTrouble('soft', t(title), texts.join(' '), 'tryNow', () => chat.retryNow());
+  const texts = [t(everOnline ? 'lostText' : 'startText')];
+  // A drain is begun by a person, whose words are worth passing on; the other reasons say the title again.
+  if (code === 1012 && reason) texts.unshift(t('reason', isolate(reason)));
+  showTrouble('soft', t(title), texts, 'tryNow', () => chat.retryNow());
 }
 
 function tellClosed({ code, reason }) {
   const [title, text, back] = ENDED[code] ?? ['endedTitle', code >= 4000 ? 'removedByOperator' : null, true];
   const texts = [text && t(text), reason && t('reason', isolate(reason))].filter(Boolean);
-  showTrouble('hard', t(title), texts.join(' '), back ? 'connectAgain' : null, () => chat.connect());
+  showTrouble('hard', t(title), texts, back ? 'connectAgain' : null, () => chat.connect());
 }
 
-function showTrouble(kind, title, text, button, press) {
+function showTrouble(kind, title, texts, button, press) {
   const box = $('trouble');
   box.dataset.kind = kind;
   // What ended for good is said at once; a short interruption waits until the reader is free.
   box.setAttribute('role', kind === 'hard' ? 'alert' : 'status');
   box.hidden = false;
   $('trouble-title').textContent = title;
-  $('trouble-text').textContent = text;
+  $('trouble-text').replaceChildren(...texts.map((text) => element('p', '', text)));
   $('trouble-button').hidden = !button;
   if (button) $('trouble-button').textContent = t(button);
   $('trouble-button').onclick = () => {
@@ -293,8 +295,10 @@ function showPeople() {
   const room = current && chat.rooms.get(current.room);
   if (!room) return;
   const online = room.online ?? room.members?.size ?? 0;
-  $('room-count').textContent = t('online', online);
-  $('people-count').textContent = count(online);
+  // Without a connection nobody knows who is here.
+  const known = chat.state.name === 'online';
+  $('room-count').textContent = known ? t('online', online) : '';
+  $('people-count').textContent = known ? count(online) : '';
   const listed = room.members !== null && room.members.size <= PEOPLE_MAX;
   $('people').hidden = !listed;
   $('people-note').hidden = listed;

@@ -6,18 +6,23 @@ import zhCN from './zh-CN.js';
 
 const LANGUAGES = { en, 'zh-CN': zhCN };
 
-/** The first language of the browser's list that the page has; English where it has none. */
+/**
+ * The first language of the browser's list that the page has, English where it has none; and the
+ * full tag for dates and numbers, which differ between the countries of one language.
+ */
 export function chooseLanguage(wanted) {
   for (const tag of wanted) {
     const primary = String(tag).toLowerCase().split('-')[0];
     // Every Chinese reader is better served by Simplified Chinese than by English.
-    if (primary === 'zh') return 'zh-CN';
-    if (primary === 'en') return 'en';
+    if (primary === 'zh') return { language: 'zh-CN', region: 'zh-CN' };
+    if (primary === 'en') return { language: 'en', region: tag };
   }
-  return 'en';
+  return { language: 'en', region: 'en' };
 }
 
-export const language = chooseLanguage(navigator.languages?.length ? navigator.languages : [navigator.language]);
+export const { language, region } = chooseLanguage(
+  navigator.languages?.length ? navigator.languages : [navigator.language],
+);
 
 const messages = LANGUAGES[language];
 
@@ -37,10 +42,10 @@ export function fill(root) {
   for (const node of root.querySelectorAll('[data-t-placeholder]')) node.placeholder = t(node.dataset.tPlaceholder);
 }
 
-const clock = new Intl.DateTimeFormat(language, { hour: '2-digit', minute: '2-digit' });
-const full = new Intl.DateTimeFormat(language, { dateStyle: 'full', timeStyle: 'medium' });
-const dayThisYear = new Intl.DateTimeFormat(language, { weekday: 'long', day: 'numeric', month: 'long' });
-const dayOfYear = new Intl.DateTimeFormat(language, { dateStyle: 'long' });
+const clock = new Intl.DateTimeFormat(region, { hour: '2-digit', minute: '2-digit' });
+const full = new Intl.DateTimeFormat(region, { dateStyle: 'full', timeStyle: 'medium' });
+const dayThisYear = new Intl.DateTimeFormat(region, { weekday: 'long', day: 'numeric', month: 'long' });
+const dayOfYear = new Intl.DateTimeFormat(region, { dateStyle: 'long' });
 
 export function clockTime(date) {
   return clock.format(date);
@@ -58,7 +63,7 @@ export function dayName(date, now = new Date()) {
   return (date.getFullYear() === now.getFullYear() ? dayThisYear : dayOfYear).format(date);
 }
 
-const number = new Intl.NumberFormat(language);
+const number = new Intl.NumberFormat(region);
 
 export function count(value) {
   return number.format(value);

@@ -9,6 +9,8 @@ import { dress, element, withLinks } from './text.js';
 const GROUP_MS = 5 * 60_000;
 /** More lines than this are cut off at the top; a tab may stay open for weeks. */
 const LINES_MAX = 2000;
+/** So many comings and goings stand in one paragraph. */
+const SYSTEM_MAX = 12;
 /** As near to the end as this counts as reading the newest. */
 const NEAR_END_PX = 80;
 
@@ -134,12 +136,20 @@ export class RoomLog {
 
   /** A line that nobody wrote: `system`, `notice info`, `notice warn`, `gap`. */
   line(kind, text, time = new Date()) {
-    const node = element('div', `line ${kind}`);
     const words = element('span', 'line-text', text);
     words.dir = 'auto';
     words.title = fullTime(time);
+    const last = this.items.findLast((item) => item.key[0] !== Infinity);
+    // Comings and goings in a row share one paragraph, or they would push the talk away.
+    if (kind === 'system' && last?.system < SYSTEM_MAX && last.time.toDateString() === time.toDateString()) {
+      last.system += 1;
+      last.node.append(' ', words);
+      if (this.atEnd) this.node.scrollTop = this.node.scrollHeight;
+      return;
+    }
+    const node = element('div', `line ${kind}`);
     node.append(words);
-    this.#insert({ kind: 'line', key: this.#localKey(), node, time });
+    this.#insert({ kind: 'line', key: this.#localKey(), node, time, system: kind === 'system' ? 1 : Infinity });
   }
 
   /** The room was entered. `gap`: something may be missing between what is shown and what comes. */
