@@ -66,6 +66,8 @@ chat.addEventListener('state', ({ detail: state }) => {
   const words = { connecting: 'connecting', online: 'connected', waiting: 'waiting', closed: 'closed' };
   $('light-words').textContent = t(words[state.name]);
   $('self').disabled = state.name !== 'online';
+  // Under way there is nothing to press; what happened stays to be read until it is over.
+  if (state.name === 'connecting') $('trouble-button').hidden = true;
   showPeople();
   if (state.name === 'online') {
     everOnline = true;

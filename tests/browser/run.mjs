@@ -2,6 +2,8 @@
 //
 //   WSCHAT_BIN=… WSCHATCTL_BIN=… [SCREENSHOTS=folder] node run.mjs
 //
+// The tests of the connection module, which need neither, run along.
+//
 // Each test opens pages of its own and waits for states. A page whose console complains, and with
 // that every violation of the Content-Security-Policy, fails the test that opened it.
 
@@ -10,6 +12,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { after, afterEach, before, test } from 'node:test';
+import '../../clients/js/wschat.test.js';
 import { Browser, Daemon, PATIENCE, Proxy, project, serveTutorial, until } from './support.mjs';
 
 const shots = process.env.SCREENSHOTS || fs.mkdtempSync(path.join(os.tmpdir(), 'wschat-shots-'));
@@ -426,9 +429,9 @@ test('each close code leads to what the protocol says', async () => {
     [4202, 'token'],
   ]);
   assert.deepEqual(steps.plain, wanted);
-  assert.deepEqual(steps.spread, ['after 2000', 'after 2000']);
+  assert.deepEqual(steps.spread, ['after 2000', 'after 2000'], 'half of 4000');
   assert.equal(steps.away, 'stop');
-  assert.equal(steps.invited, 'after 2000');
+  assert.equal(steps.invited, 'after 1000');
   assert.deepEqual(steps.waits, [1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000]);
 });
 
