@@ -227,7 +227,7 @@ chat.addEventListener('joined', ({ detail }) => {
     showRooms();
   }
   log.entered(detail);
-  
+  if (!detail.again || detail.gap) loadHistory(log, {});
   showPeople();
 });
 
