@@ -3,5 +3,7 @@
 pub mod admin;
 pub mod chat;
 pub mod config;
+pub mod control;
+pub mod ctl;
 pub mod peer;
 pub mod state;
