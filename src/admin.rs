@@ -178,7 +178,7 @@ pub struct ClientView {
 #[derive(Clone, Debug)]
 pub struct ClientPage {
     pub clients: Vec<ClientView>,
-    /// Where the next page begins; absent: that was all.
+    /// The `after` of the next page: the last id that was looked at; absent: that was all.
     pub next: Option<ConnId>,
 }
 
