@@ -33,9 +33,10 @@ SHIPPED = [
     "/usr/share/zsh/vendor-completions/_wschatctl",
 ]
 
-# The unit's exposure by `systemd-analyze security`, where 10 is worst. It serves a network with
-# names, users and Unix sockets, which alone is 1.2.
-MOST_EXPOSED = 1.3
+# The unit's exposure by `systemd-analyze security`, where 10 is worst. To serve a network and tell
+# callers' users apart is 1.2 by itself; giving sockets to groups and knowing the machine's addresses
+# makes the rest.
+MOST_EXPOSED = 1.4
 
 
 def case(words, installed=True):
@@ -81,14 +82,10 @@ def version(house, package):
 @case("systemctl status is green and says who is there")
 def status(house, package):
     with house.client("ann"):
-        text = wait_for("the count of clients in the status", lambda: has_one_client(house.show("StatusText")))
-    check("client" in text and "room" in text, "the status names no clients and rooms:", text)
-    shown = house.systemctl("status", "wschat")
-    check("Active: active (running)" in shown and text in shown, shown)
-
-
-def has_one_client(text):
-    return text if "1 client" in text else None
+        wait_for("the client in the status", lambda: "1 client" in house.show("StatusText"))
+        shown = house.systemctl("status", "wschat")
+        check("Active: active (running)" in shown, shown)
+        check("1 client" in shown and "room" in shown, "the status names no clients and rooms:", shown)
 
 
 @case("the user and the groups are made, and wschat may give its sockets away")
@@ -144,8 +141,8 @@ def operators(house, package):
             house.ctl("notice", "tea is ready", user=operator)
             for person in (ann, bob):
                 person.expect("notice", text="tea is ready")
-            house.ctl("kick", ann.id, "--reason", "no shouting", user=operator)
-            frames, code, reason = ann.until_closed()
+            with house.running("wschatctl", "kick", ann.id, "--reason", "no shouting", user=operator):
+                frames, code, reason = ann.until_closed()
             same((code, reason), (4003, "no shouting"), "the kicked one sees")
             same(frames[-1]["type"], "bye", "before the close frame comes")
             same(house.listed(user=operator), ["bob"], "still connected")
@@ -176,24 +173,20 @@ def unreachable(house, package):
 def journal(house, package):
     house.systemctl("show", "wschat")
     with house.client("ann") as ann:
-        house.ctl("kick", ann.id)
-        ann.until_closed()
+        with house.running("wschatctl", "kick", ann.id):
+            ann.until_closed()
 
     def kicked():
         entries = house.journal("SYSLOG_IDENTIFIER=wschat")
-        return [entry for entry in entries if field(entry, "CLIENT") == str(ann.id)]
+        return [entry for entry in entries if entry.get("CLIENT") == str(ann.id)]
 
     entry = wait_for("an entry about the kicked client", kicked)[-1]
-    same(field(entry, "USER"), ann.user, "USER")
-    check("127.0.0.1" in str(field(entry, "ADDRESS")), "ADDRESS:", entry)
+    same(entry.get("USER"), ann.user, "USER")
+    check("127.0.0.1" in str(entry.get("ADDRESS")), "ADDRESS:", entry)
     same(entry["_SYSTEMD_UNIT"], "wschat.service", "_SYSTEMD_UNIT")
     check("PRIORITY" in entry, "no PRIORITY:", entry)
     audited = [e for e in house.journal("SYSLOG_IDENTIFIER=wschat") if "kick" in str(e["MESSAGE"]).lower()]
     check(audited, "the kick is not in the journal:", house.journal_text())
-
-
-def field(entry, name):
-    return entry.get(name)
 
 
 # -- reload, restart, stop -----------------------------------------------------------------------
@@ -238,10 +231,8 @@ def bad_start(house, package):
 def restart(house, package):
     with house.client("ann") as ann:
         pid = house.pid()
-        with house.newcomers():
-            asked = subprocess.Popen(house.command("systemctl", "restart", "wschat"))
+        with house.newcomers(), house.running("systemctl", "restart", "wschat"):
             frames, code, _ = ann.until_closed()
-            same(asked.wait(timeout=60), 0, "systemctl restart ended with")
         same(code, 1001, "close code")
         goodbye = frames[-1]
         same((goodbye["type"], goodbye["payload"]["code"]), ("bye", 1001), "before the close frame comes")
@@ -266,10 +257,8 @@ def waiting_room(house, package):
 
 @case("systemctl stop says goodbye, ends with 0 and leaves no socket")
 def stop(house, package):
-    with house.client("ann") as ann:
-        asked = subprocess.Popen(house.command("systemctl", "stop", "wschat"))
+    with house.client("ann") as ann, house.running("systemctl", "stop", "wschat"):
         frames, code, _ = ann.until_closed()
-        same(asked.wait(timeout=60), 0, "systemctl stop ended with")
     same((frames[-1]["type"], code), ("bye", 1001), "the last frame and the close code")
     same(house.show("ActiveState"), "inactive", "the unit")
     same((house.show("Result"), house.show("ExecMainStatus")), ("success", "0"), "result and exit status")
@@ -285,7 +274,7 @@ def stop(house, package):
 def killed(house, package):
     pid = house.pid()
     with house.newcomers(crash=True):
-        house.run("kill", "-KILL", pid)
+        house.signal("KILL")
         house.until_active(other_than=pid)
     same(house.show("NRestarts"), "1", "restarts")
     same(house.listed(), [], "connected")
@@ -303,7 +292,7 @@ def watchdog(house, package):
     fed = house.show("WatchdogTimestampMonotonic")
     wait_for("two feedings", lambda: house.show("WatchdogTimestampMonotonic") != fed)
     same(house.pid(), pid, "the daemon's process")
-    house.run("kill", "-STOP", pid)
+    house.signal("STOP")
     house.until_active(other_than=pid)
     wait_for("word of the watchdog in the journal", lambda: "atchdog" in house.journal_text())
     same(house.health(), 200, "/healthz")
@@ -357,13 +346,8 @@ def upgrade(house, package):
     newer = with_higher_version(package, house.scratch)
     with house.client("ann") as ann:
         pid = house.pid()
-        with house.newcomers():
-            place = house.put(newer)
-            asked = subprocess.Popen(
-                house.command("apt-get", "install", "-y", place), stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT,
-            )
+        with house.newcomers(), house.running("apt-get", "install", "-y", house.put(newer)):
             _, code, _ = ann.until_closed()
-            same(asked.wait(timeout=120), 0, "apt-get ended with")
         same(code, 1001, "close code")
     check(house.until_active() != pid, "the same process still runs")
     same(house.path(CONFIG).read_text(), config, "the configuration")

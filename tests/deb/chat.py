@@ -29,7 +29,8 @@ def over_tls(plain):
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    return context.wrap_socket(plain, server_hostname="localhost")
+    # An end of TCP without the end of TLS before it is an error, not an end.
+    return context.wrap_socket(plain, server_hostname="localhost", suppress_ragged_eofs=False)
 
 
 def http_status(tls, path="/healthz"):
@@ -102,9 +103,10 @@ class Client:
                 continue
             code, reason = close_of(body)
             self.write(CLOSE, body[:2])
-            # Whatever follows must be the orderly end of TLS, then of TCP.
-            while self.tls.recv(4096):
-                pass
+            # Nothing follows but the orderly end of TLS, which is answered, and of TCP.
+            if self.tls.recv(4096):
+                raise Failed("the daemon sent something after its close frame")
+            self.tls.unwrap().close()
             return frames, code, reason
 
     # -- RFC 6455 --------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ wrong is for the cases to say.
 import contextlib
 import json
 import re
+import subprocess
 import threading
 
 import chat
@@ -29,6 +30,20 @@ def same(found, wanted, what):
 
 class House(Machine):
     """A machine, and on it the daemon, its ctl and its people."""
+
+    @contextlib.contextmanager
+    def running(self, *words, user=None):
+        """Runs a command that waits for what happens in the block, and must end well after it."""
+        command = subprocess.Popen(
+            self.command(*words, user=user), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        try:
+            yield
+            output, _ = command.communicate(timeout=120)
+            same(command.returncode, 0, f"{' '.join(words)}:\n{output}\nexit status")
+        finally:
+            command.kill()
+            command.wait()
 
     # -- the package -----------------------------------------------------------------------------
 
@@ -64,6 +79,9 @@ class House(Machine):
             return self.show("ActiveState") == "active" and pid and pid != other_than and pid
 
         return wait_for("wschat to be active", ready)
+
+    def signal(self, name):
+        self.systemctl("kill", f"--signal={name}", "wschat")
 
     def drop_in(self, text):
         """Adds to the unit, as `systemctl edit` would."""
