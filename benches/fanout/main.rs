@@ -125,12 +125,15 @@ fn measure_all(bench: &Bench, tls: bool, frame: usize) -> Result<Vec<Measured>, 
     Ok(measured)
 }
 
-/// `kind`'s figure over its rival's, round by round; none where one of them was not measured.
+/// `kind`'s figure over its rival's, round by round; none where one of them was not measured, or lost deliveries.
 fn ratios(measured: &[Measured], kind: &Kind, index: usize) -> Option<Vec<f64>> {
     let scenario = &SCENARIOS[index];
     let of = |kind: &Kind| Some(&measured.iter().find(|measured| measured.kind == *kind)?.scenarios[index]);
-    let pairs = of(kind)?.iter().zip(of(&scenario.rival)?);
-    Some(pairs.map(|(mine, rival)| (scenario.figure)(mine) / (scenario.figure)(rival)).collect())
+    let pairs: Vec<_> = of(kind)?.iter().zip(of(&scenario.rival)?).collect();
+    if !pairs.iter().all(|(mine, rival)| mine.is_sound() && rival.is_sound()) {
+        return None;
+    }
+    Some(pairs.into_iter().map(|(mine, rival)| (scenario.figure)(mine) / (scenario.figure)(rival)).collect())
 }
 
 fn print(measured: &[Measured]) {
@@ -142,6 +145,9 @@ fn print(measured: &[Measured]) {
         }
         table.print();
         for Measured { kind, .. } in measured.iter().filter(|server| !is_floor(&server.kind)) {
+            if server_failed(measured, kind, index) {
+                println!("  {}: lost or doubled deliveries, so its figures count for nothing", kind.name());
+            }
             if let Some(ratios) = ratios(measured, kind, index) {
                 println!(
                     "  {} / {} in {}: {}  ({})",
@@ -154,6 +160,11 @@ fn print(measured: &[Measured]) {
             }
         }
     }
+}
+
+fn server_failed(measured: &[Measured], kind: &Kind, index: usize) -> bool {
+    let stretches = measured.iter().filter(|server| server.kind == *kind).flat_map(|server| &server.scenarios[index]);
+    stretches.into_iter().any(|stretch| !stretch.is_sound())
 }
 
 fn is_floor(kind: &Kind) -> bool {

@@ -213,6 +213,9 @@ impl Load {
                 quiet = (self.tally.others, Instant::now());
             }
         }
+        if self.open < wanted {
+            return Err(BenchError::NotOpen { open: self.open, wanted, faults: self.faults() });
+        }
         Ok(())
     }
 

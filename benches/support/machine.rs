@@ -76,6 +76,18 @@ pub fn cpu_time(pid: u32) -> Result<Duration, BenchError> {
     Ok(clock_gettime(clock).map_err(fail)?.into())
 }
 
+/// How long the threads of a process that live now have been ready to run while something else had the processor.
+/// Zero where the kernel does not count it.
+pub fn waiting_time(pid: u32) -> Duration {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Duration::ZERO };
+    let waited = |text: String| text.split_whitespace().nth(1)?.parse().ok();
+    threads
+        .filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("schedstat")).ok())
+        .filter_map(waited)
+        .map(Duration::from_nanos)
+        .sum()
+}
+
 /// CPU time of this process so far.
 pub fn own_cpu_time() -> Duration {
     ClockId::CLOCK_PROCESS_CPUTIME_ID.now().map(Duration::from).unwrap_or_default()

@@ -35,6 +35,8 @@ pub enum BenchError {
     Certificate(#[from] rcgen::Error),
     #[error("{open} of {wanted} clients could be opened{}", listed(.faults))]
     NotOpen { open: usize, wanted: usize, faults: Vec<(String, usize)> },
+    #[error("the daemon delivered {delivered} of {expected} messages when it was asked for a sample")]
+    NoSample { delivered: u64, expected: u64 },
     #[error("{needed} descriptors are needed, {allowed} are allowed (ulimit -Hn)")]
     Descriptors { needed: u64, allowed: u64 },
     #[error("writing JSON: {0}")]

@@ -215,6 +215,9 @@ impl Bench {
         };
         let stretch = session.run(&server, &plan)?;
         report::warn_of_faults("wschat", &session.load);
+        if !stretch.is_sound() {
+            return Err(BenchError::NoSample { delivered: stretch.received, expected: stretch.expected });
+        }
         Ok(stretch.payload.round() as usize)
     }
 

@@ -77,8 +77,19 @@ pub fn spread(figures: &[f64]) -> String {
     if figures.len() > 1 { format!("{median:.2} ({least:.2} to {most:.2})") } else { format!("{median:.2}") }
 }
 
-pub const STRETCH_HEADER: [&str; 10] =
-    ["server", "CPU s/million", "deliveries/s", "p50 ms", "p99 ms", "per read", "bytes", "load busy", "lost", "extra"];
+pub const STRETCH_HEADER: [&str; 11] = [
+    "server",
+    "CPU s/million",
+    "deliveries/s",
+    "p50 ms",
+    "p99 ms",
+    "per read",
+    "bytes",
+    "load busy",
+    "disturbed",
+    "lost",
+    "extra",
+];
 
 /// Medians of a server's rounds as a row under `STRETCH_HEADER`; lost and extra are sums.
 pub fn stretch_row(name: &str, rounds: &[Stretch]) -> Vec<String> {
@@ -94,6 +105,7 @@ pub fn stretch_row(name: &str, rounds: &[Stretch]) -> Vec<String> {
         format!("{:.1}", of(|round| round.per_read)),
         format!("{:.0}", of(|round| round.payload)),
         format!("{:.0} %", of(|round| round.load_busy) * 100.0),
+        format!("{:.0} %", of(|round| round.server_waited) * 100.0),
         lost.to_string(),
         extra.to_string(),
     ]
@@ -116,6 +128,7 @@ pub fn stretch_json(round: &Stretch) -> Value {
         "deliveries_per_read": round.per_read,
         "elapsed_s": round.elapsed.as_secs_f64(),
         "load_busy": round.load_busy,
+        "server_waited": round.server_waited,
     })
 }
 

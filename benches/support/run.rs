@@ -48,6 +48,8 @@ pub struct Stretch {
     pub cpu: Duration,
     /// Share of the load's processor that was at work; near 1 the load itself is the limit.
     pub load_busy: f64,
+    /// Share of the time in which the server was ready to run and something else ran on its processor.
+    pub server_waited: f64,
     pub latency: Histogram,
     /// Mean payload of a delivery in bytes.
     pub payload: f64,
@@ -62,6 +64,11 @@ impl Stretch {
         self.cpu.as_secs_f64() * 1e6 / self.received.max(1) as f64
     }
 
+    /// Did every client get every message exactly once; figures of anything else are worth nothing.
+    pub fn is_sound(&self) -> bool {
+        self.received > 0 && self.lost == 0 && self.extra == 0 && self.pings_lost == 0
+    }
+
     pub fn deliveries_per_second(&self) -> f64 {
         self.received as f64 / self.elapsed.as_secs_f64()
     }
@@ -70,6 +77,8 @@ impl Stretch {
 /// A server under load, and the numbers of its messages.
 pub struct Session {
     pub load: Load,
+    /// As many as were opened; what one who left does not get is lost.
+    clients: usize,
     next: u32,
 }
 
@@ -77,16 +86,17 @@ impl Session {
     pub fn open(server: &Server, clients: usize) -> Result<Self, BenchError> {
         let mut load = Load::new(server)?;
         load.open(clients)?;
-        Ok(Session { load, next: 0 })
+        Ok(Session { load, clients, next: 0 })
     }
 
     /// Sends as planned, waits for what is under way, and counts.
     pub fn run(&mut self, server: &Server, plan: &Plan) -> Result<Stretch, BenchError> {
         let first = self.next;
-        let clients = self.load.open_clients();
+        let clients = self.clients;
         let each = (clients - 1) as u64;
         self.load.restart(first);
         let (idle, own, cpu) = (self.load.idle_time(), machine::own_cpu_time(), machine::cpu_time(server.pid())?);
+        let waited = machine::waiting_time(server.pid());
         let begin = self.load.now();
         let end = begin + nanos(plan.length);
         let mut pinging = plan.ping_every.map(|every| Pinging::new(nanos(every), begin));
@@ -131,6 +141,8 @@ impl Session {
         }
         let cpu = machine::cpu_time(server.pid())?.saturating_sub(cpu);
         let busy = (machine::own_cpu_time() - own).saturating_sub(self.load.idle_time() - idle);
+        let waited = machine::waiting_time(server.pid()).saturating_sub(waited);
+        let took = (self.load.now() - begin) as f64 / 1e9;
         let tally = &self.load.tally;
         let last = match plan.pace {
             Pace::Window(_) => tally.last,
@@ -157,7 +169,8 @@ impl Session {
             pings_lost: tally.pings.sent - tally.pings.during.count() - tally.pings.otherwise.count(),
             elapsed,
             cpu,
-            load_busy: busy.as_secs_f64() / elapsed.as_secs_f64(),
+            load_busy: busy.as_secs_f64() / took,
+            server_waited: waited.as_secs_f64() / took,
             latency: tally.latency.clone(),
             payload: tally.bytes as f64 / tally.received.max(1) as f64,
             per_read: tally.received as f64 / tally.reads.max(1) as f64,
