@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::options::{Bench, Defaults, enter, transport};
-use support::report::{STRETCH_HEADER, Table, Target, median, spread, stretch_json, stretch_row, warn_of_faults};
+use support::report::{
+    STRETCH_HEADER, Table, Target, median, print_disturbed, spread, stretch_json, stretch_row, warn_of_faults,
+};
 use support::run::{Pace, Plan, Session, Stretch, TEXT};
 use support::server::Kind;
 use support::{BenchError, machine};
@@ -144,6 +146,7 @@ fn print(measured: &[Measured]) {
             table.row(stretch_row(server.kind.name(), &server.scenarios[index]));
         }
         table.print();
+        print_disturbed(measured.iter().flat_map(|server| &server.scenarios[index]));
         for Measured { kind, .. } in measured.iter().filter(|server| !is_floor(&server.kind)) {
             if server_failed(measured, kind, index) {
                 println!("  {}: lost or doubled deliveries, so its figures count for nothing", kind.name());

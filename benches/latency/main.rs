@@ -9,7 +9,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use support::histogram::Histogram;
 use support::options::{Bench, Defaults, enter, transport};
-use support::report::{STRETCH_HEADER, Table, Target, median, millis, stretch_json, stretch_row, warn_of_faults};
+use support::report::{
+    STRETCH_HEADER, Table, Target, median, millis, print_disturbed, stretch_json, stretch_row, warn_of_faults,
+};
 use support::run::{Pace, Plan, Session, Stretch, TEXT};
 use support::server::Kind;
 use support::{BenchError, machine};
@@ -117,6 +119,7 @@ fn print(measured: &[(&Kind, Vec<Stretch>)]) {
         table.row(stretch_row(kind.name(), stretches));
     }
     table.print();
+    print_disturbed(measured.iter().flat_map(|(_, stretches)| stretches));
 }
 
 fn to_json(bench: &Bench, tls: bool, frame: usize, measured: &[(&Kind, Vec<Stretch>)]) -> Value {

@@ -129,11 +129,19 @@ pub fn stretch_json(round: &Stretch) -> Value {
         "elapsed_s": round.elapsed.as_secs_f64(),
         "load_busy": round.load_busy,
         "server_waited": round.server_waited,
+        "disturbed": round.is_disturbed(),
     })
 }
 
 pub fn millis(duration: std::time::Duration) -> f64 {
     duration.as_secs_f64() * 1e3
+}
+
+/// Says below a table that its figures are not worth keeping, if so.
+pub fn print_disturbed<'a>(stretches: impl IntoIterator<Item = &'a Stretch>) {
+    if stretches.into_iter().any(Stretch::is_disturbed) {
+        println!("  Something else ran on the server's processor: repeat this when the machine is quiet.");
+    }
 }
 
 fn thousands(figure: f64) -> String {

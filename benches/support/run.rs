@@ -69,6 +69,11 @@ impl Stretch {
         self.received > 0 && self.lost == 0 && self.extra == 0 && self.pings_lost == 0
     }
 
+    /// Did something else take more of the server's processor than figures can bear.
+    pub fn is_disturbed(&self) -> bool {
+        self.server_waited > 0.05
+    }
+
     pub fn deliveries_per_second(&self) -> f64 {
         self.received as f64 / self.elapsed.as_secs_f64()
     }
