@@ -205,7 +205,7 @@ fn thread(
 
 type ControlSocket = (tokio::net::UnixListener, SocketFile, Access);
 
-fn control_sockets(config: &Config, environment: &Environment<'_>) -> Result<Vec<ControlSocket>, DaemonError> {
+fn control_sockets(config: &Config, environment: &Environment) -> Result<Vec<ControlSocket>, DaemonError> {
     let mut sockets = Vec::new();
     let wanted = [
         (&config.control.socket, places::CONTROL, "wschat-admin", Access::Control),

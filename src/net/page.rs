@@ -31,6 +31,15 @@ macro_rules! assets {
 
 const ASSETS: &[(&str, &[u8], &str)] = assets! {
     "chat.css", "page/chat.css", CSS;
+    "chat.js", "page/chat.js", SCRIPT;
+    "en.js", "page/en.js", SCRIPT;
+    "favicon.svg", "page/favicon.svg", SVG;
+    "i18n.js", "page/i18n.js", SCRIPT;
+    "log.js", "page/log.js", SCRIPT;
+    "memory.js", "page/memory.js", SCRIPT;
+    "text.js", "page/text.js", SCRIPT;
+    "wschat.js", "clients/js/wschat.js", SCRIPT;
+    "zh-CN.js", "page/zh-CN.js", SCRIPT;
 };
 
 /// Where the page's own text names the JSON dialect's path.

@@ -253,7 +253,10 @@ impl Worker {
 
     fn close_within(&self, conn: &Conn, close: &Close, wait: Duration, done: Option<mpsc::Sender<Closed>>) {
         let bye = (conn.inner.borrow().session.kind == Kind::Json).then(|| {
-            text_frame(&json::bye(&close::row(close.code), &close.reason, self.config.borrow().shutdown.spread))
+            let row = close::row(close.code);
+            let spread = row.reconnect == close::Reconnect::Spread;
+            let after = if spread { self.config.borrow().shutdown.spread } else { Duration::ZERO };
+            text_frame(&json::bye(&row, &close.reason, after))
         });
         conn.begin_close(close, bye.as_ref(), wait, done);
     }
