@@ -13,7 +13,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::cid::CidWindow;
 use super::event::{
-    ClientFrame, Dialect, Effect, ErrorCode, ErrorFrame, Happening, Hello, Identity, Input, Level, LogReply,
+    ClientFrame, Cursor, Dialect, Effect, ErrorCode, ErrorFrame, Happening, Hello, Identity, Input, Level, LogReply,
     LogRequest, Now, PresenceState, ServerFrame, Settings, Target, Ticket, Welcome,
 };
 use super::id::{ConnId, Nick, RoomId, RoomName, UserId};
@@ -250,10 +250,12 @@ impl Hub {
         for room in wanted {
             if let Some(id) = self.open(&room, turn)
                 && let Some(room) = self.rooms.get_mut(&id)
-                && room.stream.is_none()
             {
                 room.waiting.insert(conn, Waiter::Hello);
-                opening.push(id);
+                if room.stream.is_none() {
+                    opening.push(id);
+                }
+                self.review(id, turn);
             }
         }
         let Some(client) = self.clients.get_mut(&conn) else { return };
@@ -294,10 +296,27 @@ impl Hub {
         let welcome = Welcome { re, client, user: user.clone(), nick: known_as, guest, resumed, limits, ping };
         turn.send(conn, ServerFrame::Welcome(Box::new(welcome)));
         turn.push(Effect::Happened(Happening::Welcomed { conn, user, nick }));
+        let opened = self.stop_holding(conn, &hello.resume);
         self.join_at_hello(conn, re, hello.rooms, hello.resume, hello.history, turn);
+        for id in opened {
+            self.review(id, turn);
+        }
         for Held { seq, frame } in held {
             self.frame(conn, seq, frame, turn);
         }
+    }
+
+    /// A hello no longer keeps the rooms open that it resumes; they are to be reviewed.
+    fn stop_holding(&mut self, conn: ConnId, resume: &[(RoomName, Cursor)]) -> Vec<RoomId> {
+        let ids: Vec<RoomId> = resume.iter().filter_map(|(room, _)| self.names.get(room).copied()).collect();
+        for id in &ids {
+            if let Some(room) = self.rooms.get_mut(id)
+                && let Some(Waiter::Hello) = room.waiting.get(&conn)
+            {
+                room.waiting.remove(&conn);
+            }
+        }
+        ids
     }
 
     /// The nick that a client gets, now its user's. A wish that cannot be granted is answered with
@@ -380,7 +399,11 @@ impl Hub {
         let Some(client) = self.clients.get_mut(&conn) else { return };
         // Nothing more is to be said to it, not even that a job of its pager is over.
         client.pager = None;
-        let (rooms, waits_for) = (client.rooms.clone(), std::mem::take(&mut client.waits_for));
+        let (rooms, mut waits_for) = (client.rooms.clone(), std::mem::take(&mut client.waits_for));
+        let resume = match &mut client.phase {
+            Phase::Greeting(greeting) => std::mem::take(&mut greeting.hello.resume),
+            Phase::New | Phase::Welcomed(_) => Vec::new(),
+        };
         let user = match &client.phase {
             Phase::Welcomed(user) => Some(user.clone()),
             _ => None,
@@ -388,6 +411,7 @@ impl Hub {
         for room in rooms {
             self.part(conn, room, clean, turn);
         }
+        waits_for.extend(self.stop_holding(conn, &resume));
         for id in waits_for {
             if let Some(room) = self.rooms.get_mut(&id) {
                 room.waiting.remove(&conn);

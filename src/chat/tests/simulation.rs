@@ -14,7 +14,8 @@ use super::super::event::*;
 use super::super::id::{ConnId, Nick, RoomName, UserId};
 use super::world::{World, room};
 
-const SCHEDULES: u64 = 2500;
+/// In a plain run; `WSCHAT_SCHEDULES` asks for more.
+const SCHEDULES: u64 = 1000;
 const STEPS: u32 = 150;
 const ROOMS: [&str; 4] = ["lobby", "a", "b", "c"];
 
@@ -23,7 +24,8 @@ fn simulation() {
     if let Ok(seed) = std::env::var("WSCHAT_SEED") {
         return schedule(seed.parse().expect("WSCHAT_SEED is a number"));
     }
-    for seed in 0..SCHEDULES {
+    let schedules = std::env::var("WSCHAT_SCHEDULES").map_or(SCHEDULES, |count| count.parse().expect("a number"));
+    for seed in 0..schedules {
         if let Err(failure) = catch_unwind(AssertUnwindSafe(|| schedule(seed))) {
             eprintln!("failing seed: {seed}");
             std::panic::resume_unwind(failure);
