@@ -66,16 +66,16 @@ impl Hub {
         let Some(id) = self.room_joined(conn, re, name, turn) else { return };
         let Some(from) = self.author(conn) else { return };
         let Some(dialect) = self.clients.get(&conn).map(|client| client.dialect) else { return };
+        let catching_up = self.rooms.get(&id).is_some_and(|room| room.catching_up.contains(&conn));
+        if catching_up && self.waiting_acks(conn, id) >= MAX_WAITING_ACKS {
+            let message = format!("you are still reading what you missed in room {name}");
+            return turn.retry(conn, re, ErrorCode::RateLimited, message);
+        }
         let key = cid.as_deref().map(|cid| CidKey { room: name.clone(), user: from.user.clone(), cid: cid.into() });
         if let Some(key) = &key
             && self.said_before(conn, re, id, key, turn)
         {
             return;
-        }
-        let catching_up = self.rooms.get(&id).is_some_and(|room| room.catching_up.contains(&conn));
-        if catching_up && self.waiting_acks(conn, id) >= MAX_WAITING_ACKS {
-            let message = format!("you are still reading what you missed in room {name}");
-            return turn.retry(conn, re, ErrorCode::RateLimited, message);
         }
         let record_id = self.record_id(turn.now.wall);
         let ticket = self.new_ticket();

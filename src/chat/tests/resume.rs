@@ -198,3 +198,17 @@ fn going_while_the_welcome_waits_leaves_nothing() {
     w.settle();
     assert!(w.hub.is_empty());
 }
+
+#[test]
+fn resending_while_catching_up_does_not_pile_up() {
+    let (mut w, _) = world(150);
+    w.fast = false;
+    let ann = resuming(&mut w, "ann", "e1", 0);
+    w.take(ann);
+    for _ in 0..100 {
+        w.message(ann, LOBBY, "x", Some("c"));
+    }
+    assert_eq!(w.seen(ann), ["error rate_limited"; 36]);
+    w.drain(ann);
+    assert_eq!(w.seen(ann)[50..], ["ack lobby 151"; 64]);
+}

@@ -15,7 +15,7 @@ use super::super::id::{ConnId, Nick, RoomName, UserId};
 use super::world::{World, room};
 
 /// In a plain run; `WSCHAT_SCHEDULES` asks for more.
-const SCHEDULES: u64 = 1000;
+const SCHEDULES: u64 = 600;
 const STEPS: u32 = 150;
 const ROOMS: [&str; 4] = ["lobby", "a", "b", "c"];
 
@@ -113,7 +113,8 @@ impl Sim {
             }
             (57..59, Some(conn)) => {
                 let room = self.room();
-                let frame = if self.rng.random() { ClientFrame::Who { room } } else { ClientFrame::Typing { room, on: true } };
+                let frame =
+                    if self.rng.random() { ClientFrame::Who { room } } else { ClientFrame::Typing { room, on: true } };
                 self.world.say(conn, frame);
             }
             (59..61, Some(conn)) => {
@@ -171,7 +172,8 @@ impl Sim {
             hello.history = self.rng.random_range(0..4);
         }
         // A user that was here before goes on where it stopped.
-        let (mine, rest) = std::mem::take(&mut self.left_at).into_iter().partition(|(who, ..)| Some(who) == user.as_ref());
+        let (mine, rest) =
+            std::mem::take(&mut self.left_at).into_iter().partition(|(who, ..)| Some(who) == user.as_ref());
         self.left_at = rest;
         let mine: Vec<(UserId, RoomName, Cursor)> = mine;
         hello.resume = mine.into_iter().map(|(_, room, cursor)| (room, cursor)).collect();
