@@ -100,6 +100,7 @@ impl Hub {
         let Some(room) = self.rooms.get_mut(&id) else { return false };
         match self.cids.find(key, turn.now.mono) {
             Some(Said::Pending(ticket)) => {
+                // Not under way any more and not kept: the log refused it, and it may be said anew.
                 let Some(pending) = room.pending.iter_mut().find(|pending| pending.ticket == *ticket) else {
                     return false;
                 };
@@ -173,9 +174,6 @@ impl Hub {
         let Some(id) = self.names.get(name).copied() else { return };
         let Some(room) = self.rooms.get_mut(&id) else { return };
         let Some(pending) = take_pending(&mut room.pending, ticket) else { return };
-        if let Some(key) = &pending.cid {
-            self.cids.forget(key, ticket);
-        }
         for (conn, re) in std::iter::once((pending.conn, pending.re)).chain(pending.again) {
             if self.clients.contains_key(&conn) {
                 let message = format!("the message to room {name} was not stored: {why}");

@@ -212,3 +212,33 @@ fn resending_while_catching_up_does_not_pile_up() {
     w.drain(ann);
     assert_eq!(w.seen(ann)[50..], ["ack lobby 151"; 64]);
 }
+
+#[test]
+fn it_is_live_only_when_a_page_has_reached_the_head() {
+    for count in [99, 100, 101, 200, 201] {
+        let (mut w, _) = world(count);
+        let ann = resuming(&mut w, "ann", "e1", 0);
+        assert_eq!(w.seen(ann)[2..], entries(1, count as Seq));
+    }
+}
+
+/// A log that knows of a message already which it has not yet told to be kept, and repeats old ones.
+#[test]
+fn a_page_that_says_too_much_does_no_harm() {
+    let (mut w, bob) = world(3);
+    w.prompt = false;
+    let ann = resuming(&mut w, "ann", "e1", 1);
+    w.message(bob, LOBBY, "m4", None);
+    let Some(LogRequest::Read { ticket, .. }) = w.log.queues.get_mut(&room(LOBBY)).unwrap().pop_front() else {
+        panic!("no page is asked for")
+    };
+    let committed = w.log.answer(&room(LOBBY), false).unwrap();
+    let records = w.log.streams[&room(LOBBY)].records.iter().cloned();
+    let entries_of: Vec<Entry> = records.zip(1..).map(|(record, seq)| Entry { seq, record }).collect();
+    assert_eq!(entries_of.len(), 4);
+    let name = room(LOBBY);
+    w.input(Input::Log(LogReply::Page { room: name, ticket, entries: entries_of, more: false, first: 1, head: 4 }));
+    assert_eq!(w.seen(ann)[2..], entries(2, 3));
+    w.input(Input::Log(committed));
+    assert_eq!(w.seen(ann), entries(4, 4));
+}

@@ -54,6 +54,7 @@ fn schedule(seed: u64) {
     let mut world = World::seeded(settings, seed);
     world.prompt = rng.random_bool(0.1);
     world.fast = rng.random_bool(0.3);
+    world.log.page = rng.random_range(0..4);
     let failing = if rng.random_bool(0.5) { 0.0 } else { 0.1 };
     let mut sim = Sim { world, rng, left_at: Vec::new(), said: 0, failing };
     for _ in 0..STEPS {

@@ -19,6 +19,8 @@ pub struct FakeLog {
     pub streams: BTreeMap<RoomName, FakeStream>,
     /// Asked and not answered; each room in its order.
     pub queues: BTreeMap<RoomName, VecDeque<LogRequest>>,
+    /// The most entries of a page, whatever is asked for; 0 for as many as are asked for.
+    pub page: Seq,
     epochs: u32,
 }
 
@@ -57,7 +59,7 @@ impl FakeLog {
                 LogReply::Committed { room, ticket, seq: head + 1 }
             }
             LogRequest::Read { room, ticket, range, limit, .. } => {
-                let limit = Seq::from(limit);
+                let limit = if self.page > 0 { self.page.min(Seq::from(limit)) } else { Seq::from(limit) };
                 let (from, to) = match range {
                     HistoryRange::After(seq) => ((seq + 1).max(first), (seq.max(first - 1) + limit).min(head)),
                     HistoryRange::Latest => ((head + 1).saturating_sub(limit).max(first), head),
