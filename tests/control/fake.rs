@@ -213,6 +213,16 @@ pub fn run(mut command: Command, input: &[u8]) -> Ran {
     }
 }
 
+/// Waits for a state. A minute is far more than any of them takes: whoever waits so long has failed.
+#[track_caller]
+pub fn until(what: &str, mut reached: impl FnMut() -> bool) {
+    let begun = std::time::Instant::now();
+    while !reached() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "never came: {what}");
+        std::thread::yield_now();
+    }
+}
+
 /// A client of ten lines, independent of the one under test.
 pub struct Raw(pub UnixStream, Vec<u8>);
 
