@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::calls::{self, Outcome, Watching};
+use super::places;
 use super::protocol::{self, Refusal, Watched};
 use super::wire::{Call, MAX_CALL, Reply, encode};
 use crate::admin::{Admin, Event};
@@ -48,6 +49,22 @@ impl Access {
         match self {
             Access::Control => protocol::CONTROL,
             Access::Push => protocol::PUSH,
+        }
+    }
+
+    /// The socket's name in the runtime folder.
+    pub fn file_name(self) -> &'static str {
+        match self {
+            Access::Control => places::CONTROL,
+            Access::Push => places::PUSH,
+        }
+    }
+
+    /// Whose members may open the socket, for [`super::bind::bind`].
+    pub fn group(self) -> &'static str {
+        match self {
+            Access::Control => places::CONTROL_GROUP,
+            Access::Push => places::PUSH_GROUP,
         }
     }
 }
