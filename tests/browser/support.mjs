@@ -204,6 +204,7 @@ export class Browser {
    * A person with a browser profile of their own.
    * @param {object} how `locale`, `width`, `height`, `dark`, `nick` (remembered from an earlier visit),
    *   `mayLose` (a lost connection is part of the test, so its console line is no fault), `clock`
+   *   (one that the test can move), `wire` (stands between the page and its socket)
    */
   async person(url, how = {}) {
     const width = how.width ?? 1280;
@@ -227,6 +228,7 @@ export class Browser {
     page.on('websocket', () => {
       person.sockets += 1;
     });
+    if (how.wire) await page.routeWebSocket(/.*/, (near) => how.wire(near, near.connectToServer()));
     if (how.clock) await page.clock.install();
     if (how.nick) {
       await page.addInitScript((nick) => {
