@@ -1,5 +1,20 @@
 //! wschat: the chat and notification server that a site gets with one `apt install`.
-pub mod chat {
-    pub mod event;
-    pub mod id;
-}
+
+pub mod admin;
+pub mod chat;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod ctl;
+pub mod daemon;
+pub mod guest;
+pub mod hub;
+pub mod journal;
+pub mod log;
+pub mod net;
+pub mod peer;
+pub mod receipt;
+pub mod state;
+pub mod systemd;
+pub mod tls;
+pub mod wire;

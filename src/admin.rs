@@ -1,0 +1,377 @@
+//! What an operator can ask of the running daemon, as plain typed calls.
+//!
+//! [`Admin`] is a handle; its calls travel as [`HubRequest`] to the hub's task (everything about
+//! clients and rooms) or as [`DaemonRequest`] to the daemon (reload, certificates, life). Both
+//! queues are bounded, and every answer comes under a deadline: a caller never waits for ever, and
+//! one caller never holds up another. The control server translates Varlink calls into these; it
+//! is the only way in.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use ipnet::IpNet;
+use thiserror::Error;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use crate::chat::event::{Close, Dialect, Level, Target};
+use crate::chat::id::{ConnId, Nick, RoomName, Seq, UserId};
+use crate::peer::Peer;
+use crate::state::{Phase, State};
+pub use crate::tls::CertificateView;
+
+/// The longest a call waits for its answer.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Why a call has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum AdminError {
+    #[error("the daemon is busy: its operators' queue is full; try again in a moment")]
+    Busy,
+    #[error("the daemon did not answer within {} s", DEADLINE.as_secs())]
+    TimedOut,
+    #[error("the daemon is stopping")]
+    Stopping,
+}
+
+/// A handle to the running daemon. Cheap to clone.
+#[derive(Clone)]
+pub struct Admin {
+    hub: mpsc::Sender<HubRequest>,
+    daemon: mpsc::Sender<DaemonRequest>,
+    events: broadcast::Sender<Arc<Event>>,
+    state: State,
+}
+
+/// Answered by the hub's task.
+#[derive(Debug)]
+pub enum HubRequest {
+    Counts(oneshot::Sender<Counts>),
+    /// A page of clients with ids above `after` that match, ascending. The hub looks at no more
+    /// than `scan` of them before it answers, so that nobody's message waits for a list.
+    Clients {
+        filter: Box<Filter>,
+        after: ConnId,
+        scan: usize,
+        reply: oneshot::Sender<ClientPage>,
+    },
+    Client {
+        id: ConnId,
+        reply: oneshot::Sender<Option<ClientView>>,
+    },
+    /// Closes these connections; each answer is sent when that socket is closed (or was not there).
+    Close {
+        ids: Vec<ConnId>,
+        close: Close,
+        reply: mpsc::Sender<Closed>,
+    },
+    Notice {
+        target: Target,
+        text: String,
+        level: Level,
+        reply: oneshot::Sender<Delivery>,
+    },
+    Rooms(oneshot::Sender<Vec<RoomView>>),
+    Room {
+        name: RoomName,
+        reply: oneshot::Sender<Option<RoomDetail>>,
+    },
+    Ping(oneshot::Sender<()>),
+}
+
+/// Answered by the daemon itself.
+#[derive(Debug)]
+pub enum DaemonRequest {
+    /// What the daemon knows of itself.
+    Info(oneshot::Sender<Info>),
+    /// The configuration (and with it the certificate), or the certificate alone.
+    Reload {
+        tls_only: bool,
+        reply: oneshot::Sender<Result<Reloaded, String>>,
+    },
+    Certificate(oneshot::Sender<Option<CertificateView>>),
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Counts {
+    /// Open WebSockets.
+    pub clients: usize,
+    pub users: usize,
+    pub rooms: usize,
+    /// Messages committed since the start.
+    pub messages: u64,
+    /// Messages a second over the last ten seconds.
+    pub rate: f64,
+}
+
+#[derive(Clone, Debug)]
+pub struct Info {
+    pub version: &'static str,
+    pub pid: u32,
+    pub since: SystemTime,
+    /// The addresses that are listened on, as text.
+    pub listen: Vec<String>,
+    pub config: Option<String>,
+    /// The end of the certificate in force.
+    pub certificate_until: Option<SystemTime>,
+    /// The most WebSockets that are let in.
+    pub clients_max: usize,
+}
+
+/// What a reload did.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reloaded {
+    /// Keys that have their new value now, as `table.key`.
+    pub changed: Vec<String>,
+    /// Keys whose new value waits for a restart.
+    pub needs_restart: Vec<String>,
+    /// A new certificate is in force.
+    pub certificate: bool,
+}
+
+/// Which clients; all that is set must hold.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Filter {
+    pub user: Option<UserId>,
+    pub nick: Option<Nick>,
+    pub ip: Option<IpNet>,
+    pub room: Option<RoomName>,
+    pub dialect: Option<Dialect>,
+    /// Connected for longer.
+    pub older: Option<Duration>,
+    /// Silent for longer.
+    pub idle: Option<Duration>,
+    /// More bytes waiting.
+    pub sendq_over: Option<usize>,
+}
+
+impl Filter {
+    pub fn is_empty(&self) -> bool {
+        *self == Filter::default()
+    }
+
+    /// Nicks are compared by their folded key.
+    pub fn matches(&self, client: &ClientView, now: SystemTime) -> bool {
+        self.user.as_ref().is_none_or(|u| client.user.as_ref() == Some(u))
+            && self.nick.as_ref().is_none_or(|n| client.nick.as_ref().is_some_and(|c| c.key() == n.key()))
+            && self.ip.is_none_or(|net| net.contains(&client.peer.address))
+            && self.room.as_ref().is_none_or(|r| client.rooms.contains(r))
+            && self.dialect.is_none_or(|d| client.peer.dialect == d)
+            && self.older.is_none_or(|limit| client.peer.age(now) > limit)
+            && self.idle.is_none_or(|limit| client.peer.idle(now) > limit)
+            && self
+                .sendq_over
+                .is_none_or(|limit| client.peer.counters.sendq.load(std::sync::atomic::Ordering::Relaxed) > limit)
+    }
+}
+
+/// One connection. `user` and `nick` are absent until it has said hello.
+#[derive(Clone, Debug)]
+pub struct ClientView {
+    pub peer: Arc<Peer>,
+    pub user: Option<UserId>,
+    pub nick: Option<Nick>,
+    pub rooms: Vec<RoomName>,
+    pub resumed: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct ClientPage {
+    pub clients: Vec<ClientView>,
+    /// The `after` of the next page: the last id that was looked at; absent: that was all.
+    pub next: Option<ConnId>,
+}
+
+#[derive(Clone, Debug)]
+pub struct RoomView {
+    pub name: RoomName,
+    pub users: usize,
+    pub clients: usize,
+    /// The seq of its newest stored event.
+    pub seq: Seq,
+}
+
+#[derive(Clone, Debug)]
+pub struct RoomDetail {
+    pub view: RoomView,
+    pub epoch: String,
+    /// Stored events that are kept.
+    pub kept: u64,
+    pub members: Vec<RoomMember>,
+}
+
+#[derive(Clone, Debug)]
+pub struct RoomMember {
+    pub user: UserId,
+    pub nick: Nick,
+    /// Empty while a dropped user is waited for.
+    pub clients: Vec<ConnId>,
+}
+
+/// What became of one connection that was to be closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closed {
+    pub id: ConnId,
+    pub result: Result<(), CloseError>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum CloseError {
+    #[error("no such connection")]
+    NotFound,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delivery {
+    /// Connections it was for.
+    pub matched: u64,
+    /// Connections to whose sockets it has been written.
+    pub delivered: u64,
+}
+
+/// What happens, for those who watch; `client` etc. are absent where they have no meaning.
+#[derive(Clone, Debug)]
+pub struct Event {
+    pub time: SystemTime,
+    pub kind: EventKind,
+    pub client: Option<ConnId>,
+    pub user: Option<UserId>,
+    pub nick: Option<Nick>,
+    pub address: Option<IpAddr>,
+    pub room: Option<RoomName>,
+    pub dialect: Option<Dialect>,
+    /// The rest in words: a close code and reason, a notice's text, what a reload changed.
+    pub detail: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EventKind {
+    Connect,
+    Disconnect,
+    Join,
+    Leave,
+    Message,
+    Nick,
+    Kick,
+    Notice,
+    Reload,
+    /// Closed because it read too slowly.
+    Slow,
+}
+
+impl EventKind {
+    pub const ALL: [EventKind; 10] = [
+        EventKind::Connect,
+        EventKind::Disconnect,
+        EventKind::Join,
+        EventKind::Leave,
+        EventKind::Message,
+        EventKind::Nick,
+        EventKind::Kick,
+        EventKind::Notice,
+        EventKind::Reload,
+        EventKind::Slow,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EventKind::Connect => "connect",
+            EventKind::Disconnect => "disconnect",
+            EventKind::Join => "join",
+            EventKind::Leave => "leave",
+            EventKind::Message => "message",
+            EventKind::Nick => "nick",
+            EventKind::Kick => "kick",
+            EventKind::Notice => "notice",
+            EventKind::Reload => "reload",
+            EventKind::Slow => "slow",
+        }
+    }
+}
+
+impl Admin {
+    pub fn new(
+        hub: mpsc::Sender<HubRequest>,
+        daemon: mpsc::Sender<DaemonRequest>,
+        events: broadcast::Sender<Arc<Event>>,
+        state: State,
+    ) -> Self {
+        Admin { hub, daemon, events, state }
+    }
+
+    pub fn phase(&self) -> Phase {
+        self.state.phase()
+    }
+
+    /// Events from now on. A receiver that falls behind is told how many it missed.
+    pub fn events(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.events.subscribe()
+    }
+
+    pub async fn counts(&self) -> Result<Counts, AdminError> {
+        ask(&self.hub, HubRequest::Counts).await
+    }
+
+    pub async fn clients(&self, filter: Filter, after: ConnId, scan: usize) -> Result<ClientPage, AdminError> {
+        let filter = Box::new(filter);
+        ask(&self.hub, |reply| HubRequest::Clients { filter, after, scan, reply }).await
+    }
+
+    pub async fn client(&self, id: ConnId) -> Result<Option<ClientView>, AdminError> {
+        ask(&self.hub, |reply| HubRequest::Client { id, reply }).await
+    }
+
+    /// Begins to close; the receiver yields one [`Closed`] for each id, in the order they end.
+    pub async fn close(&self, ids: Vec<ConnId>, close: Close) -> Result<mpsc::Receiver<Closed>, AdminError> {
+        let (reply, answers) = mpsc::channel(ids.len().clamp(1, 1024));
+        send(&self.hub, HubRequest::Close { ids, close, reply }).await?;
+        Ok(answers)
+    }
+
+    pub async fn notice(&self, target: Target, text: String, level: Level) -> Result<Delivery, AdminError> {
+        ask(&self.hub, |reply| HubRequest::Notice { target, text, level, reply }).await
+    }
+
+    pub async fn rooms(&self) -> Result<Vec<RoomView>, AdminError> {
+        ask(&self.hub, HubRequest::Rooms).await
+    }
+
+    pub async fn room(&self, name: RoomName) -> Result<Option<RoomDetail>, AdminError> {
+        ask(&self.hub, |reply| HubRequest::Room { name, reply }).await
+    }
+
+    /// Has the hub answer; how long it took.
+    pub async fn ping(&self) -> Result<(), AdminError> {
+        ask(&self.hub, HubRequest::Ping).await
+    }
+
+    pub async fn info(&self) -> Result<Info, AdminError> {
+        ask(&self.daemon, DaemonRequest::Info).await
+    }
+
+    /// The error is what was wrong; nothing has changed then.
+    pub async fn reload(&self, tls_only: bool) -> Result<Result<Reloaded, String>, AdminError> {
+        ask(&self.daemon, |reply| DaemonRequest::Reload { tls_only, reply }).await
+    }
+
+    pub async fn certificate(&self) -> Result<Option<CertificateView>, AdminError> {
+        ask(&self.daemon, DaemonRequest::Certificate).await
+    }
+}
+
+async fn send<T>(queue: &mpsc::Sender<T>, request: T) -> Result<(), AdminError> {
+    queue.try_send(request).map_err(|e| match e {
+        mpsc::error::TrySendError::Full(_) => AdminError::Busy,
+        mpsc::error::TrySendError::Closed(_) => AdminError::Stopping,
+    })
+}
+
+async fn ask<Q, A>(queue: &mpsc::Sender<Q>, request: impl FnOnce(oneshot::Sender<A>) -> Q) -> Result<A, AdminError> {
+    let (reply, answer) = oneshot::channel();
+    send(queue, request(reply)).await?;
+    match tokio::time::timeout(DEADLINE, answer).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(_)) => Err(AdminError::Stopping),
+        Err(_) => Err(AdminError::TimedOut),
+    }
+}

@@ -1,0 +1,69 @@
+//! One connection as operators see it: where it comes from, how it speaks, what it has done.
+//!
+//! The session fills a [`Peer`] in when the WebSocket opens; its worker keeps the counters up to
+//! date; the hub and the control plane read it. Nothing here decides anything.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, SystemTime};
+
+use crate::chat::event::Dialect;
+use crate::chat::id::ConnId;
+
+/// What is known of one connection, shared by its worker, the hub and operators.
+#[derive(Debug)]
+pub struct Peer {
+    pub id: ConnId,
+    /// The client's address: the forwarded one behind a trusted proxy, mapped IPv4 as IPv4.
+    pub address: IpAddr,
+    /// Its port; 0 where a proxy or a Unix socket hides it.
+    pub port: u16,
+    pub dialect: Dialect,
+    /// `TLSv1.3` or `TLSv1.2`; absent on plain listeners.
+    pub tls: Option<&'static str>,
+    /// The protocol that ALPN settled on.
+    pub alpn: Option<Box<str>>,
+    /// The `Origin` header, cut at 256 bytes.
+    pub origin: Option<Box<str>>,
+    /// The `User-Agent` header, cut at 256 bytes.
+    pub agent: Option<Box<str>>,
+    pub since: SystemTime,
+    pub counters: Counters,
+}
+
+/// Written by the connection's worker alone (so a load and a store need no read-modify-write), read
+/// by anyone. `heard` counts milliseconds since `Peer::since`.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// WebSocket messages in and out, and their bytes.
+    pub frames_in: AtomicU64,
+    pub bytes_in: AtomicU64,
+    pub frames_out: AtomicU64,
+    pub bytes_out: AtomicU64,
+    /// When the last frame came in.
+    pub heard: AtomicU64,
+    /// Bytes that wait for the socket.
+    pub sendq: AtomicUsize,
+    /// Microseconds of the last ping's way there and back; 0: not measured yet.
+    pub rtt: AtomicU32,
+}
+
+impl Counters {
+    pub fn rtt(&self) -> Option<Duration> {
+        match self.rtt.load(Relaxed) {
+            0 => None,
+            micros => Some(Duration::from_micros(micros.into())),
+        }
+    }
+}
+
+impl Peer {
+    pub fn age(&self, now: SystemTime) -> Duration {
+        now.duration_since(self.since).unwrap_or_default()
+    }
+
+    /// Time since the last frame came in.
+    pub fn idle(&self, now: SystemTime) -> Duration {
+        self.age(now).saturating_sub(Duration::from_millis(self.counters.heard.load(Relaxed)))
+    }
+}
