@@ -371,11 +371,10 @@ $('banner-close').addEventListener('click', () => {
 async function loadHistory(log, range) {
   try {
     const page = await chat.history(log.room, { ...range, limit: HISTORY });
-    // What is older than a gap is shown already; more of it is reached from the top.
-    log.frames(page.messages ?? [], log.first > 1 && page.more);
+    log.frames(page.messages ?? [], page.more === true);
   } catch {
     // Without a connection the next `joined` asks again; a daemon without history has none to show.
-    log.frames([], undefined);
+    log.frames([], !log.earlierButton.hidden);
   }
 }
 

@@ -15,6 +15,12 @@ import { after, afterEach, before, test } from 'node:test';
 import '../../clients/js/wschat.test.js';
 import { Browser, Daemon, PATIENCE, Proxy, project, serveTutorial, until } from './support.mjs';
 
+for (const name of ['WSCHAT_BIN', 'WSCHATCTL_BIN']) {
+  if (process.env[name]) continue;
+  console.error(`${name} must name the built binary; tests/run sets it.`);
+  process.exit(64);
+}
+
 const shots = process.env.SCREENSHOTS || fs.mkdtempSync(path.join(os.tmpdir(), 'wschat-shots-'));
 fs.mkdirSync(shots, { recursive: true });
 
@@ -107,6 +113,40 @@ test('who comes later sees what was said', async () => {
   const seen = (await late.texts()).filter((text) => said.includes(text));
   assert.deepEqual(seen, said);
   assert.equal(await late.page.locator('.line.gap').count(), 0);
+});
+
+test('earlier messages are shown on demand, and the reader stays in place', async () => {
+  const other = await Daemon.start('[limits]\nrate = "10000/s"\nburst = 10000\n\n[history]\nstore = "memory"\n');
+  try {
+    const ann = await visit({ nick: 'Chronicler', origin: other.origin });
+    const said = Array.from({ length: 120 }, (_, i) => `entry ${i + 1}`);
+    for (const text of said) await ann.write(text);
+    await ann.page.locator('.message.own[data-state="kept"]').nth(119).waitFor();
+    const late = await visit({ nick: 'Reader', origin: other.origin });
+    await late.heard('entry 120').waitFor();
+    assert.deepEqual(await late.texts(), said.slice(70));
+    const earlier = late.page.locator('.earlier');
+    await earlier.scrollIntoViewIfNeeded();
+    const place = (text) =>
+      late.page.locator('.message .text', { hasText: text }).evaluate((node) => Math.round(node.getBoundingClientRect().top));
+    const before = await place('entry 75');
+    await earlier.click();
+    await late.heard('entry 21').waitFor();
+    assert.deepEqual(await late.texts(), said.slice(20));
+    assert.ok(Math.abs((await place('entry 75')) - before) <= 60, 'what was being read has not jumped away');
+    await earlier.click();
+    await late.page.locator('.message .text').nth(119).waitFor();
+    await earlier.waitFor({ state: 'hidden' });
+    assert.deepEqual(await late.texts(), said);
+    // Who reads far up is not dragged down by what is said below, but told of it.
+    await ann.say('the newest');
+    await late.page.locator('#jump.fresh').click();
+    await late.page.locator('#jump').waitFor({ state: 'hidden' });
+    assert.ok(await late.heard('the newest').evaluate((node) => node.getBoundingClientRect().bottom <= innerHeight));
+    await Promise.all([ann, late].map((person) => person.context.close()));
+  } finally {
+    await other.remove();
+  }
 });
 
 test('Enter sends, Shift+Enter breaks the line, Enter while composing does neither', async () => {
