@@ -494,7 +494,7 @@ fn client(view: &ClientView, now: SystemTime) -> api::Client {
         sendq: peer.counters.sendq.load(Relaxed) as u64,
         rtt: peer.counters.rtt().map(seconds),
         tls: peer.tls.map(str::to_owned),
-        alpn: text(&peer.alpn),
+        alpn: peer.alpn.map(str::to_owned),
         origin: text(&peer.origin),
         agent: text(&peer.agent),
         dialect: peer.dialect.as_str().into(),

@@ -24,7 +24,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message};
 
 use super::gate::Place;
 use super::io::{Io, Mark};
-use super::session::Session;
+use super::session::{Kind, Session};
 use crate::admin::Closed;
 use crate::chat::event::Close;
 use crate::chat::id::{ConnId, RoomId};
@@ -102,6 +102,11 @@ impl Conn {
             welcomed: Cell::new(false),
             _places: places,
         })
+    }
+
+    /// Does the hub know it? An echo concerns nobody else.
+    pub fn is_known(&self) -> bool {
+        self.inner.borrow().session.kind != Kind::Echo
     }
 
     pub fn is_open(&self) -> bool {
@@ -273,13 +278,14 @@ impl Conn {
 
     /// The end of the connection's task: whatever is still owed is sent, and TLS and TCP are closed
     /// in order. `fault`: what the other side broke.
-    pub async fn farewell(&self, fault: Option<Close>) {
+    pub async fn farewell(&self, fault: Option<Box<Close>>) {
         if let Some(close) = fault {
             let inner = &mut *self.inner.borrow_mut();
             if inner.stage == Stage::Open {
                 inner.send_close(&close);
             }
-            inner.end_with(End { clean: false, code: close.code, reason: close.reason, ours: true }, CLOSE_WAIT);
+            let Close { code, reason } = *close;
+            inner.end_with(End { clean: false, code, reason, ours: true }, CLOSE_WAIT);
         }
         if self.inner.borrow().stage != Stage::Dead {
             // Whoever does not take its end in time has no claim to an orderly one.

@@ -129,7 +129,8 @@ async fn open(worker: &Rc<Worker>, upgrade: Upgrade, socket_place: Place) {
         .max_frame_size(Some(config.limits.frame));
     io.become_outbox();
     let (tls, alpn) = match io.tls_facts() {
-        Some((version, alpn)) => (Some(version), alpn.map(|a| String::from_utf8_lossy(a).into())),
+        // The only protocol that is offered.
+        Some((version, alpn)) => (Some(version), alpn.map(|_| "http/1.1")),
         None => (None, None),
     };
     let id = ConnId(worker.shared.next_id.fetch_add(1, Relaxed));

@@ -6,8 +6,9 @@
 //! holds up nobody's ping.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -299,50 +300,64 @@ impl Worker {
         spawn_local(self.clone().run_connection(conn));
     }
 
+    /// An idle connection holds nothing but this future, so it is kept small: what is long or rare
+    /// is boxed when it happens.
     async fn run_connection(self: Rc<Self>, conn: Rc<Conn>) {
-        let known = conn.inner.borrow().session.kind != Kind::Echo;
-        if known {
-            self.tell_hub(&conn, ToHub::Open { peer: conn.peer.clone(), worker: self.index }).await;
+        if let Some(waiting) = self.announce(&conn) {
+            waiting.await;
         }
-        self.close_if_stopping(&conn);
         let mut turn = 0;
         let fault = loop {
-            match poll_fn(|cx| conn.poll_step(cx)).await {
-                Step::Message(message) => {
-                    let heard = conn.inner.borrow_mut().session.hear(message, &self.shared, &self.config, &conn.peer);
-                    match heard {
-                        Heard::Nothing => {}
-                        Heard::Reply(bytes) => self.deliver(&conn, &bytes, 1, None),
-                        Heard::Hub(first, second) => {
-                            if conn.is_open() {
-                                for input in [first].into_iter().chain(second) {
-                                    self.tell_hub(&conn, ToHub::Input(input)).await;
-                                }
-                            }
-                        }
-                        Heard::ReplyAndHub(bytes, input) => {
-                            self.deliver(&conn, &bytes, 1, None);
-                            self.tell_hub(&conn, ToHub::Input(input)).await;
-                        }
-                        Heard::Close(close) => self.close(&conn, &close, None),
-                        Heard::Echo(message) => conn.echo(message),
-                    }
-                }
-                Step::PageWritten => self.tell_hub(&conn, ToHub::Input(Input::Drained { conn: conn.id })).await,
-                Step::Over(fault) => break fault,
+            match poll_fn(|cx| conn.poll_step(cx).map(|step| self.take_step(&conn, step))).await {
+                Taken::Done => {}
+                Taken::Wait(waiting) => waiting.await,
+                Taken::Over(fault) => break fault,
             }
             turn += 1;
             if turn % TURN == 0 {
                 yield_now().await;
             }
         };
-        // Boxed: this is the rare part, and an idle connection's task shall be small.
-        Box::pin(self.end_connection(conn, fault, known)).await;
+        Box::pin(self.end_connection(conn, fault)).await;
     }
 
-    async fn end_connection(self: Rc<Self>, conn: Rc<Conn>, fault: Option<Close>, known: bool) {
+    fn announce(self: &Rc<Self>, conn: &Rc<Conn>) -> Option<Waiting> {
+        let open = ToHub::Open { peer: conn.peer.clone(), worker: self.index };
+        let waiting = if conn.is_known() { self.tell_hub(conn, open, None) } else { None };
+        self.close_if_stopping(conn);
+        waiting
+    }
+
+    fn take_step(self: &Rc<Self>, conn: &Rc<Conn>, step: Step) -> Taken {
+        let message = match step {
+            Step::Message(message) => message,
+            Step::PageWritten => {
+                return Taken::after(self.tell_hub(conn, ToHub::Input(Input::Drained { conn: conn.id }), None));
+            }
+            Step::Over(fault) => return Taken::Over(fault.map(Box::new)),
+        };
+        let heard = conn.inner.borrow_mut().session.hear(message, &self.shared, &self.config, &conn.peer);
+        match heard {
+            Heard::Nothing => {}
+            Heard::Reply(bytes) => self.deliver(conn, &bytes, 1, None),
+            Heard::Close(close) => self.close(conn, &close, None),
+            Heard::Echo(message) => conn.echo(message),
+            // What comes after a close has begun is not heard any more.
+            Heard::Hub(..) | Heard::ReplyAndHub(..) if !conn.is_open() => {}
+            Heard::Hub(first, second) => {
+                return Taken::after(self.tell_hub(conn, ToHub::Input(first), second.map(ToHub::Input)));
+            }
+            Heard::ReplyAndHub(bytes, input) => {
+                self.deliver(conn, &bytes, 1, None);
+                return Taken::after(self.tell_hub(conn, ToHub::Input(input), None));
+            }
+        }
+        Taken::Done
+    }
+
+    async fn end_connection(self: Rc<Self>, conn: Rc<Conn>, fault: Option<Box<Close>>) {
         conn.farewell(fault).await;
-        let id = conn.id;
+        let (id, known) = (conn.id, conn.is_known());
         let rooms = std::mem::take(&mut conn.inner.borrow_mut().rooms);
         for (room, slot) in rooms {
             self.vacate(room, slot);
@@ -363,19 +378,22 @@ impl Worker {
         }
     }
 
-    /// Gives the hub a message. Where it has no room, this connection is not read until it has.
-    async fn tell_hub(&self, conn: &Conn, message: ToHub) {
-        let Err(mpsc::error::TrySendError::Full(message)) = self.shared.hub.try_send(message) else { return };
-        let hub = &self.shared.hub;
-        let mut permit = Box::pin(hub.reserve());
-        let permit = poll_fn(|cx| {
-            conn.poll_meanwhile(cx);
-            permit.as_mut().poll(cx)
-        })
-        .await;
-        if let Ok(permit) = permit {
-            permit.send(message);
+    /// Gives the hub one message or two. Where it has no room, the connection is to wait for what
+    /// comes back, and is not read meanwhile.
+    fn tell_hub(&self, conn: &Rc<Conn>, first: ToHub, second: Option<ToHub>) -> Option<Waiting> {
+        let mut left = [Some(first), second].into_iter().flatten().collect::<VecDeque<_>>();
+        while let Some(message) = left.pop_front() {
+            match self.shared.hub.try_send(message) {
+                Ok(()) => {}
+                Err(mpsc::error::TrySendError::Full(message)) => {
+                    left.push_front(message);
+                    return Some(Box::pin(wait_for_hub(conn.clone(), self.shared.clone(), left)));
+                }
+                // The daemon ends.
+                Err(mpsc::error::TrySendError::Closed(_)) => return None,
+            }
         }
+        None
     }
 
     // --- time ----------------------------------------------------------------------------------
@@ -450,6 +468,35 @@ impl Worker {
             }
             emptied.await;
         }
+    }
+}
+
+/// Something that a connection waits for before it is read again.
+type Waiting = Pin<Box<dyn Future<Output = ()>>>;
+
+/// What came of one step of a connection.
+enum Taken {
+    Done,
+    Wait(Waiting),
+    Over(Option<Box<Close>>),
+}
+
+impl Taken {
+    fn after(waiting: Option<Waiting>) -> Self {
+        waiting.map_or(Taken::Done, Taken::Wait)
+    }
+}
+
+async fn wait_for_hub(conn: Rc<Conn>, shared: Arc<Shared>, messages: VecDeque<ToHub>) {
+    for message in messages {
+        let mut permit = Box::pin(shared.hub.reserve());
+        let permit = poll_fn(|cx| {
+            conn.poll_meanwhile(cx);
+            permit.as_mut().poll(cx)
+        })
+        .await;
+        let Ok(permit) = permit else { return };
+        permit.send(message);
     }
 }
 
