@@ -18,6 +18,7 @@ use crate::chat::event::{Close, Dialect, Level, Target};
 use crate::chat::id::{ConnId, Nick, RoomName, Seq, UserId};
 use crate::peer::Peer;
 use crate::state::{Phase, State};
+pub use crate::tls::CertificateView;
 
 /// The longest a call waits for its answer.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -117,18 +118,6 @@ pub struct Info {
     pub clients_max: usize,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct CertificateView {
-    pub names: Vec<String>,
-    pub issuer: String,
-    pub from: SystemTime,
-    pub until: SystemTime,
-    /// SHA-256 of the certificate, hex.
-    pub fingerprint: String,
-    /// A path, or "self-signed, kept in PATH".
-    pub source: String,
-}
-
 /// What a reload did.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reloaded {
@@ -189,7 +178,7 @@ pub struct ClientView {
 #[derive(Clone, Debug)]
 pub struct ClientPage {
     pub clients: Vec<ClientView>,
-    /// Where the next page begins; absent: that was all.
+    /// The `after` of the next page: the last id that was looked at; absent: that was all.
     pub next: Option<ConnId>,
 }
 

@@ -2,6 +2,19 @@
 
 pub mod admin;
 pub mod chat;
+pub mod cli;
 pub mod config;
+pub mod control;
+pub mod ctl;
+pub mod daemon;
+pub mod guest;
+pub mod hub;
+pub mod journal;
+pub mod log;
+pub mod net;
 pub mod peer;
+pub mod receipt;
 pub mod state;
+pub mod systemd;
+pub mod tls;
+pub mod wire;

@@ -234,7 +234,10 @@ pub enum ServerFrame {
     Who {
         re: u64,
         room: RoomName,
+        /// No more than `presence_limit` of them.
         members: Vec<Member>,
+        /// How many there are.
+        online: usize,
     },
     Ack {
         re: u64,

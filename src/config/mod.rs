@@ -3,13 +3,35 @@
 //! [`Config`] has only states the daemon can run with; every mistake ends in the conversion from
 //! the file. Nothing here opens a socket or reads a certificate.
 
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::chat::id::RoomName;
+
+mod form;
+mod key;
+mod manual;
+mod mistake;
+mod parse;
+mod place;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+mod write;
+
+pub use manual::man_page;
+pub use mistake::{MOST_TOLD, Mistake, Mistakes};
+pub use write::{Change, diff, print, sample};
+
+/// The longest configuration file, in bytes. One with every key explained has a hundredth of it.
+pub const MOST_BYTES: u64 = 1 << 20;
 
 /// Everything that can be set. `Default` is what an empty file means.
 #[derive(Clone, Debug, PartialEq)]
@@ -168,6 +190,47 @@ pub enum Level {
     Info,
     Debug,
     Trace,
+}
+
+impl fmt::Display for Address {
+    /// As in the file: `IP:PORT`, or a path.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp(address) => address.fmt(f),
+            Address::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+impl Config {
+    /// Reads the file at `path`. Files that it names relatively lie in its own folder.
+    pub fn load(path: &Path) -> Result<Config, Mistakes> {
+        let unreadable = |cause| Mistakes::Unreadable { file: path.to_owned(), cause };
+        let whole = std::path::absolute(path).map_err(unreadable)?;
+        let mut bytes = Vec::new();
+        File::open(path).and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
+        if bytes.len() as u64 > MOST_BYTES {
+            return Err(Mistakes::TooLong { file: path.to_owned(), most: MOST_BYTES });
+        }
+        let base = whole.parent().unwrap_or(Path::new("/"));
+        let read = match std::str::from_utf8(&bytes) {
+            Ok(text) => parse::read(text, base),
+            Err(cause) => {
+                let text = String::from_utf8_lossy(&bytes);
+                let at = cause.valid_up_to();
+                let what = "this is not UTF-8, which TOML is written in".to_owned();
+                Err(vec![mistake::Source::new(&text).mistake(at..at + char::REPLACEMENT_CHARACTER.len_utf8(), what)])
+            }
+        };
+        read.map_err(|list| Mistakes::found(path, list))
+    }
+
+    /// Reads `text` as if it stood in the file `name`, which need not exist. Files that it names
+    /// relatively lie in the folder of `name`.
+    pub fn parse(text: &str, name: &Path) -> Result<Config, Mistakes> {
+        let base = name.parent().unwrap_or(Path::new(""));
+        parse::read(text, base).map_err(|list| Mistakes::found(name, list))
+    }
 }
 
 impl Default for Config {

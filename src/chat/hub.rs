@@ -1,0 +1,572 @@
+//! The one who decides: takes an [`Input`], keeps the books, gives [`Effect`]s.
+//!
+//! Here are the books and the way of an input through them; joining is in `join`, messages in
+//! `speak`, backlogs in `pager`, presence in `presence`. What the session owns is not here: bytes,
+//! tokens, rates, pings, queues of bytes, and closing.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::cid::CidWindow;
+use super::event::{
+    ClientFrame, Dialect, Effect, ErrorCode, ErrorFrame, Happening, Hello, Identity, Input, Level, LogReply,
+    LogRequest, Now, PresenceState, ServerFrame, Settings, Target, Ticket, Welcome,
+};
+use super::id::{ConnId, Nick, RoomId, RoomName, UserId};
+use super::nick::NickBook;
+use super::pager::Pager;
+use super::people::People;
+use super::room::{Ask, Room, Waiter};
+
+/// The most frames of one connection that wait for a room to be opened.
+pub const MAX_HELD: usize = 16;
+/// Told to those who must try again because something of theirs is still under way.
+pub const SOON: Duration = Duration::from_millis(500);
+/// How long a room that nobody uses is kept open, so that a reload of a page costs no opening.
+const IDLE_ROOM: Duration = Duration::from_secs(60);
+/// The most rooms that are kept open although nobody uses them.
+const MAX_IDLE_ROOMS: usize = 1024;
+
+/// The chat. See the module's documentation.
+pub struct Hub {
+    pub(super) settings: Settings,
+    pub(super) rng: StdRng,
+    pub(super) clients: BTreeMap<ConnId, Client>,
+    pub(super) people: People,
+    pub(super) nicks: NickBook,
+    pub(super) rooms: HashMap<RoomId, Room>,
+    pub(super) names: BTreeMap<RoomName, RoomId>,
+    pub(super) cids: CidWindow,
+    /// Reads that the log has not answered yet, and for whom.
+    pub(super) reads: HashMap<Ticket, ConnId>,
+    pub(super) timers: BTreeSet<(Duration, Timer)>,
+    idle: BTreeSet<(Duration, RoomId)>,
+    last_room: u32,
+    last_ticket: u64,
+    pub(super) committed: u64,
+}
+
+/// One connection.
+pub(super) struct Client {
+    pub dialect: Dialect,
+    pub addr: IpAddr,
+    pub phase: Phase,
+    pub resumed: bool,
+    /// The rooms it is in, in the order of joining.
+    pub rooms: Vec<RoomId>,
+    /// Rooms that the log has still to open for it: joins, or while greeting those of `resume`.
+    pub waits_for: Vec<RoomId>,
+    /// Pages of stored frames that it has asked for; absent most of the time.
+    pub pager: Option<Box<Pager>>,
+}
+
+pub(super) enum Phase {
+    /// It has not said hello.
+    New,
+    /// It has, and its rooms are being opened.
+    Greeting(Box<Greeting>),
+    Welcomed(UserId),
+}
+
+/// A hello that cannot be answered yet.
+pub(super) struct Greeting {
+    re: u64,
+    hello: Hello,
+    held: Vec<Held>,
+}
+
+/// A frame that waits, with the client's own number for it.
+pub struct Held {
+    pub seq: u64,
+    pub frame: ClientFrame,
+}
+
+/// What is to be done at a time. In the order in which things of one moment are done.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    /// A dropped user counts as gone from a room.
+    Leave(RoomId, UserId),
+    /// A dropped user is no longer waited for.
+    Release(UserId),
+    /// A large room is told how many are in it.
+    Tell(RoomId),
+}
+
+/// The moment of an input, and what comes of it.
+pub(super) struct Turn<'a> {
+    pub now: Now,
+    pub out: &'a mut Vec<Effect>,
+}
+
+impl Turn<'_> {
+    pub fn push(&mut self, effect: Effect) {
+        self.out.push(effect);
+    }
+
+    pub fn send(&mut self, conn: ConnId, frame: ServerFrame) {
+        self.out.push(Effect::Send { conn, frame });
+    }
+
+    pub fn log(&mut self, request: LogRequest) {
+        self.out.push(Effect::Log(request));
+    }
+
+    pub fn error(&mut self, conn: ConnId, re: u64, code: ErrorCode, message: impl Into<String>) {
+        self.send(conn, ServerFrame::Error(ErrorFrame { re, code, message: message.into(), retry: None }));
+    }
+
+    /// An error that passes by itself.
+    pub fn retry(&mut self, conn: ConnId, re: u64, code: ErrorCode, message: impl Into<String>) {
+        self.send(conn, ServerFrame::Error(ErrorFrame { re, code, message: message.into(), retry: Some(SOON) }));
+    }
+}
+
+impl Hub {
+    /// An empty chat. All that it draws by lot (ids of guests and messages) comes from `seed`.
+    pub fn new(settings: Settings, seed: u64) -> Self {
+        Hub {
+            settings,
+            rng: StdRng::seed_from_u64(seed),
+            clients: BTreeMap::new(),
+            people: People::default(),
+            nicks: NickBook::default(),
+            rooms: HashMap::new(),
+            names: BTreeMap::new(),
+            cids: CidWindow::default(),
+            reads: HashMap::new(),
+            timers: BTreeSet::new(),
+            idle: BTreeSet::new(),
+            last_room: 0,
+            last_ticket: 0,
+            committed: 0,
+        }
+    }
+
+    /// Handles one input; what is to be done is appended to `out`, to be performed in that order.
+    /// Inputs about connections that are not there have no effect.
+    pub fn handle(&mut self, input: Input, now: Now, out: &mut Vec<Effect>) {
+        let turn = &mut Turn { now, out };
+        match input {
+            Input::Connected { conn, dialect, addr } => self.connected(conn, dialect, addr, turn),
+            Input::Frame { conn, seq, frame } => self.frame(conn, seq, frame, turn),
+            Input::Text { conn, text } => self.text(conn, text, turn),
+            Input::Disconnected { conn, clean } => self.disconnected(conn, clean, turn),
+            Input::Drained { conn } => self.drained(conn, turn),
+            Input::Log(reply) => self.log(reply, turn),
+            Input::Timer => self.timer(turn),
+            Input::Notice { target, text, level } => self.notice(target, text, level, turn),
+            Input::Settings(settings) => self.settings = *settings,
+        }
+        self.trim_idle(turn);
+    }
+
+    /// When [`Input::Timer`] is wanted next, in [`Now::mono`].
+    pub fn next_deadline(&self) -> Option<Duration> {
+        let timer = self.timers.first().map(|(at, _)| *at);
+        let idle = self.idle.first().map(|(at, _)| *at);
+        [timer, idle].into_iter().flatten().min()
+    }
+
+    fn connected(&mut self, conn: ConnId, dialect: Dialect, addr: IpAddr, turn: &mut Turn) {
+        let phase = Phase::New;
+        let client =
+            Client { dialect, addr, phase, resumed: false, rooms: Vec::new(), waits_for: Vec::new(), pager: None };
+        self.clients.insert(conn, client);
+        if dialect == Dialect::Text {
+            let rooms = self.settings.default_rooms.first().cloned().into_iter().collect();
+            self.hello(conn, 0, Hello { rooms: Some(rooms), ..Hello::default() }, turn);
+        }
+    }
+
+    pub(super) fn frame(&mut self, conn: ConnId, seq: u64, frame: ClientFrame, turn: &mut Turn) {
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        match (&mut client.phase, frame) {
+            (Phase::New, ClientFrame::Hello(hello)) => self.hello(conn, seq, hello, turn),
+            (Phase::New, _) => turn.error(conn, seq, ErrorCode::BadRequest, "say hello first"),
+            (_, ClientFrame::Hello(_)) => {
+                turn.error(conn, seq, ErrorCode::BadRequest, "hello has been said already; it comes once, first");
+            }
+            (Phase::Greeting(greeting), frame) => {
+                if greeting.held.len() < MAX_HELD {
+                    greeting.held.push(Held { seq, frame });
+                } else {
+                    turn.retry(conn, seq, ErrorCode::RateLimited, "hello is still being answered");
+                }
+            }
+            (Phase::Welcomed(_), frame) => self.said(conn, seq, frame, turn),
+        }
+    }
+
+    /// A frame of one who is welcome.
+    fn said(&mut self, conn: ConnId, seq: u64, frame: ClientFrame, turn: &mut Turn) {
+        let room = match &frame {
+            ClientFrame::Message { to, .. } => self.room_meant(to),
+            ClientFrame::Leave { room } => Some(room.clone()),
+            ClientFrame::History { room, .. } | ClientFrame::Typing { room, .. } | ClientFrame::Who { room } => {
+                Some(room.clone())
+            }
+            ClientFrame::Hello(_) | ClientFrame::Join { .. } | ClientFrame::Nick { .. } => None,
+        };
+        // What is said to a room that is being joined waits for the room.
+        if let Some(room) = &room
+            && let Some(id) = self.names.get(room)
+            && let Some(Waiter::Join { held, .. }) = self.rooms.get_mut(id).and_then(|room| room.waiting.get_mut(&conn))
+        {
+            match frame {
+                ClientFrame::Leave { .. } => self.give_up_join(conn, *id, seq, turn),
+                ClientFrame::Message { ref text, .. } if text.len() > self.settings.limits.text => {
+                    self.too_long(conn, seq, text.len(), turn);
+                }
+                frame if held.len() < MAX_HELD => held.push(Held { seq, frame }),
+                _ => turn.retry(conn, seq, ErrorCode::RateLimited, format!("room {room} is still being joined")),
+            }
+            return;
+        }
+        match frame {
+            // Answered in `frame`.
+            ClientFrame::Hello(_) => {}
+            ClientFrame::Join { room, history } => self.join(conn, seq, room, Ask::Last(history), turn),
+            ClientFrame::Leave { room } => self.leave(conn, seq, &room, turn),
+            ClientFrame::Message { to, text, cid } => self.message(conn, seq, to, text, cid, turn),
+            ClientFrame::History { room, range, limit } => self.history(conn, seq, &room, range, limit, turn),
+            ClientFrame::Typing { room, on } => self.typing(conn, seq, &room, on, turn),
+            ClientFrame::Nick { nick } => self.nick(conn, seq, &nick, turn),
+            ClientFrame::Who { room } => self.who(conn, seq, &room, turn),
+        }
+    }
+
+    /// Who says hello is known; where it asks to resume, the welcome waits until its rooms are open.
+    fn hello(&mut self, conn: ConnId, re: u64, mut hello: Hello, turn: &mut Turn) {
+        // One room twice is one room.
+        hello.resume.sort_by(|a, b| a.0.cmp(&b.0));
+        hello.resume.dedup_by(|a, b| a.0 == b.0);
+        // More than it may be in need not be opened; it is told so when they are joined.
+        let most = self.settings.rooms_per_client;
+        let wanted: Vec<RoomName> = hello.resume.iter().take(most).map(|(room, _)| room.clone()).collect();
+        let mut opening = Vec::new();
+        for room in wanted {
+            if let Some(id) = self.open(&room, turn)
+                && let Some(room) = self.rooms.get_mut(&id)
+                && room.stream.is_none()
+            {
+                room.waiting.insert(conn, Waiter::Hello);
+                opening.push(id);
+            }
+        }
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        client.phase = Phase::Greeting(Box::new(Greeting { re, hello, held: Vec::new() }));
+        client.waits_for = opening;
+        self.welcome_when_ready(conn, turn);
+    }
+
+    /// Answers a hello once each of its rooms has been opened, or cannot be.
+    pub(super) fn welcome_when_ready(&mut self, conn: ConnId, turn: &mut Turn) {
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        if !client.waits_for.is_empty() || !matches!(client.phase, Phase::Greeting(_)) {
+            return;
+        }
+        let Phase::Greeting(greeting) = std::mem::replace(&mut client.phase, Phase::New) else { return };
+        let Greeting { re, hello, held } = *greeting;
+        let (user, guest, named) = match hello.identity {
+            Identity::NewGuest => {
+                let id = self.new_id();
+                (UserId::guest(&id), Some(id), None)
+            }
+            Identity::Guest(id) => (UserId::guest(&id), Some(id), None),
+            Identity::User { user, nick } => (user, None, nick),
+        };
+        let nick = self.nick_at_hello(conn, re, &user, hello.nick.as_deref(), named, turn);
+        let resumed = !hello.resume.is_empty()
+            && hello.resume.iter().all(|(room, cursor)| {
+                let stream = self.names.get(room).and_then(|id| self.rooms.get(id)?.stream.as_ref());
+                stream.is_some_and(|stream| stream.can_resume(cursor))
+            });
+        if let Some(client) = self.clients.get_mut(&conn) {
+            client.phase = Phase::Welcomed(user.clone());
+            client.resumed = resumed;
+        }
+        self.people.arrive(&user, nick.clone(), conn);
+        let (limits, ping) = (self.settings.limits.clone(), self.settings.ping);
+        let (client, known_as) = (conn, nick.clone());
+        let welcome = Welcome { re, client, user: user.clone(), nick: known_as, guest, resumed, limits, ping };
+        turn.send(conn, ServerFrame::Welcome(Box::new(welcome)));
+        turn.push(Effect::Happened(Happening::Welcomed { conn, user, nick }));
+        self.join_at_hello(conn, re, hello.rooms, hello.resume, hello.history, turn);
+        for Held { seq, frame } in held {
+            self.frame(conn, seq, frame, turn);
+        }
+    }
+
+    /// The nick that a client gets, now its user's. A wish that cannot be granted is answered with
+    /// an error, and the client gets another one.
+    fn nick_at_hello(
+        &mut self,
+        conn: ConnId,
+        re: u64,
+        user: &UserId,
+        wish: Option<&str>,
+        named: Option<Nick>,
+        turn: &mut Turn,
+    ) -> Nick {
+        let wish = match wish.map(Nick::parse) {
+            Some(Ok(nick)) => Some(nick),
+            Some(Err(e)) => {
+                turn.error(conn, re, ErrorCode::NickInvalid, e.to_string());
+                None
+            }
+            None => None,
+        };
+        let asked = wish.is_some();
+        let known = self.people.find(user).map(|user| user.nick.clone());
+        let wish = wish.or_else(|| if known.is_some() { None } else { named });
+        if let Some(nick) = &wish
+            && !self.nicks.is_free(nick, user)
+            && asked
+        {
+            turn.error(conn, re, ErrorCode::NickTaken, format!("the nick {nick} is taken"));
+        }
+        match (wish, known) {
+            (Some(nick), Some(known)) => {
+                if nick != known && self.nicks.is_free(&nick, user) {
+                    self.rename(conn, user, &nick, turn);
+                    return nick;
+                }
+                known
+            }
+            (Some(nick), None) if self.nicks.take(&nick, user) => nick,
+            (wish, None) => {
+                let nick = self.nicks.free_like(wish.as_ref(), &mut self.rng);
+                self.nicks.take(&nick, user);
+                nick
+            }
+            (None, Some(known)) => known,
+        }
+    }
+
+    fn nick(&mut self, conn: ConnId, re: u64, wish: &str, turn: &mut Turn) {
+        let Some(user) = self.user_of(conn) else { return };
+        match Nick::parse(wish) {
+            Err(e) => turn.error(conn, re, ErrorCode::NickInvalid, e.to_string()),
+            Ok(nick) if !self.nicks.is_free(&nick, &user) => {
+                turn.error(conn, re, ErrorCode::NickTaken, format!("the nick {nick} is taken"));
+            }
+            Ok(nick) => {
+                self.rename(conn, &user, &nick, turn);
+                turn.send(conn, ServerFrame::Ack { re, kept: None, delivered: None });
+            }
+        }
+    }
+
+    /// `nick` is free for the user, who has another one.
+    fn rename(&mut self, conn: ConnId, user: &UserId, nick: &Nick, turn: &mut Turn) {
+        let Some(known) = self.people.find_mut(user) else { return };
+        let from = std::mem::replace(&mut known.nick, nick.clone());
+        if from == *nick {
+            return;
+        }
+        self.nicks.release(&from, user);
+        self.nicks.take(nick, user);
+        let happening = Happening::NickChanged { conn, user: user.clone(), from, to: nick.clone() };
+        turn.push(Effect::Happened(happening));
+        for room in self.rooms_of_user(user) {
+            self.tell_change(room, user, nick, PresenceState::Nick, Some(conn), turn);
+        }
+    }
+
+    fn disconnected(&mut self, conn: ConnId, clean: bool, turn: &mut Turn) {
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        // Nothing more is to be said to it, not even that a job of its pager is over.
+        client.pager = None;
+        let (rooms, waits_for) = (client.rooms.clone(), std::mem::take(&mut client.waits_for));
+        let user = match &client.phase {
+            Phase::Welcomed(user) => Some(user.clone()),
+            _ => None,
+        };
+        for room in rooms {
+            self.part(conn, room, clean, turn);
+        }
+        for id in waits_for {
+            if let Some(room) = self.rooms.get_mut(&id) {
+                room.waiting.remove(&conn);
+            }
+            self.review(id, turn);
+        }
+        self.clients.remove(&conn);
+        if let Some(user) = user {
+            self.connection_gone(&user, conn, clean, turn);
+        }
+    }
+
+    fn log(&mut self, reply: LogReply, turn: &mut Turn) {
+        match reply {
+            LogReply::Opened { room, epoch, head, first } => self.opened(&room, epoch, head, first, turn),
+            LogReply::Committed { room, ticket, seq } => self.kept(&room, ticket, seq, turn),
+            LogReply::Page { room, ticket, entries, more, first, head: _ } => {
+                self.page(&room, ticket, entries, more, first, turn);
+            }
+            LogReply::Failed { room, ticket: None, why } => self.not_opened(&room, &why, turn),
+            LogReply::Failed { room, ticket: Some(ticket), why } => {
+                if self.reads.contains_key(&ticket) {
+                    self.no_page(ticket, &why, turn);
+                } else {
+                    self.not_kept(&room, ticket, &why, turn);
+                }
+            }
+        }
+    }
+
+    fn timer(&mut self, turn: &mut Turn) {
+        while let Some((at, _)) = self.timers.first()
+            && *at <= turn.now.mono
+            && let Some((at, timer)) = self.timers.pop_first()
+        {
+            match timer {
+                Timer::Leave(room, user) => self.waited_long_enough(room, &user, at, turn),
+                Timer::Release(user) => self.release(&user, at),
+                Timer::Tell(room) => self.tell_online(room, turn),
+            }
+        }
+        while let Some((at, room)) = self.idle.first().copied()
+            && at <= turn.now.mono
+        {
+            self.close_room(room, turn);
+        }
+    }
+
+    fn notice(&mut self, target: Target, text: String, level: Level, turn: &mut Turn) {
+        let frame = |room| ServerFrame::Notice { text: text.clone(), level, room };
+        match target {
+            Target::Everyone => turn.push(Effect::SendAll { frame: frame(None) }),
+            Target::Room(name) => {
+                if let Some(room) = self.names.get(&name).and_then(|id| self.rooms.get(id)) {
+                    publish(room, frame(Some(name)), None, turn);
+                }
+            }
+            Target::User(user) => {
+                for conn in self.people.find(&user).map_or(&[][..], |user| &user.conns) {
+                    turn.send(*conn, frame(None));
+                }
+            }
+            Target::Conn(conn) => {
+                if self.user_of(conn).is_some() {
+                    turn.send(conn, frame(None));
+                }
+            }
+        }
+    }
+
+    /// Does it hold nothing for anyone? What is remembered of messages goes with time.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.clients.is_empty()
+            && self.people.len() == 0
+            && self.nicks.len() == 0
+            && self.rooms.is_empty()
+            && self.names.is_empty()
+            && self.reads.is_empty()
+            && self.timers.is_empty()
+            && self.idle.is_empty()
+    }
+
+    /// The user of a connection that has been welcomed.
+    pub(super) fn user_of(&self, conn: ConnId) -> Option<UserId> {
+        match &self.clients.get(&conn)?.phase {
+            Phase::Welcomed(user) => Some(user.clone()),
+            _ => None,
+        }
+    }
+
+    /// The room of that name, if the connection is in it; otherwise it is told that it is not.
+    pub(super) fn room_joined(&mut self, conn: ConnId, re: u64, name: &RoomName, turn: &mut Turn) -> Option<RoomId> {
+        let id = self.names.get(name).copied();
+        let id = id.filter(|id| self.rooms.get(id).is_some_and(|room| room.members.contains(&conn)));
+        if id.is_none() {
+            turn.error(conn, re, ErrorCode::NotJoined, format!("you are not in room {name}; join it first"));
+        }
+        id
+    }
+
+    /// 128 random bits in 26 characters.
+    pub(super) fn new_id(&mut self) -> String {
+        base32(self.rng.random(), 26)
+    }
+
+    pub(super) fn new_ticket(&mut self) -> Ticket {
+        self.last_ticket += 1;
+        Ticket(self.last_ticket)
+    }
+
+    /// A number for a new room; `None` when all four thousand million have been used.
+    pub(super) fn new_room(&mut self) -> Option<RoomId> {
+        self.last_room = self.last_room.checked_add(1)?;
+        Some(RoomId(self.last_room))
+    }
+
+    /// To be called wherever a room may have become used or unused.
+    pub(super) fn review(&mut self, id: RoomId, turn: &mut Turn) {
+        let Some(room) = self.rooms.get_mut(&id) else { return };
+        let unused = room.is_unused();
+        match room.forget_at {
+            Some(at) if !unused => {
+                self.idle.remove(&(at, id));
+                room.forget_at = None;
+            }
+            // Made by a join, left without a word: not worth a minute's memory.
+            None if unused && room.stream.as_ref().is_some_and(|stream| stream.head == 0) => self.close_room(id, turn),
+            None if unused && room.stream.is_some() => {
+                let at = turn.now.mono + IDLE_ROOM;
+                room.forget_at = Some(at);
+                self.idle.insert((at, id));
+            }
+            _ => {}
+        }
+    }
+
+    fn trim_idle(&mut self, turn: &mut Turn) {
+        while self.idle.len() > MAX_IDLE_ROOMS
+            && let Some((_, room)) = self.idle.first().copied()
+        {
+            self.close_room(room, turn);
+        }
+    }
+
+    /// Nobody uses the room.
+    fn close_room(&mut self, id: RoomId, turn: &mut Turn) {
+        if let Some(room) = self.drop_room(id) {
+            turn.log(LogRequest::Close { room: room.name });
+            turn.push(Effect::Forget { room: id });
+        }
+    }
+
+    pub(super) fn drop_room(&mut self, id: RoomId) -> Option<Room> {
+        let room = self.rooms.remove(&id)?;
+        self.names.remove(&room.name);
+        if let Some(at) = room.forget_at {
+            self.idle.remove(&(at, id));
+        }
+        if let Some(at) = room.tell_at {
+            self.timers.remove(&(at, Timer::Tell(id)));
+        }
+        Some(room)
+    }
+}
+
+/// One frame to everyone in a room who is to be told although it may still be catching up.
+/// Messages do not come this way: those who catch up read them from the log.
+pub(super) fn publish(room: &Room, frame: ServerFrame, except: Option<ConnId>, turn: &mut Turn) {
+    for conn in room.catching_up.iter().filter(|conn| Some(**conn) != except) {
+        turn.send(*conn, frame.clone());
+    }
+    let instead = except.filter(|conn| room.hears(*conn)).map(|conn| (conn, None));
+    turn.push(Effect::Publish { room: room.id, frame, instead });
+}
+
+/// The low bits of `value` in Crockford's alphabet, in lower case, `digits` long.
+pub(super) fn base32(value: u128, digits: u32) -> String {
+    let digit = |n| b"0123456789abcdefghjkmnpqrstvwxyz"[(value >> (5 * n) & 31) as usize] as char;
+    (0..digits).rev().map(digit).collect()
+}

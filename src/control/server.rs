@@ -1,0 +1,325 @@
+//! Both sockets: accepts, counts, reads calls in their order and writes the replies.
+//!
+//! Each connection has a task of its own, so a slow call holds up nobody but its own caller. What
+//! a call means is in `calls`; nothing here knows a method except that watching ends when the
+//! watcher hangs up.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use super::calls::{self, Outcome, Watching};
+use super::protocol::{self, Refusal, Watched};
+use super::wire::{Call, MAX_CALL, Reply, encode};
+use crate::admin::{Admin, Event};
+
+/// Connections of one socket. An operator has a handful open; a backend one for each of its workers.
+pub const CONNECTIONS: usize = 64;
+/// From the first byte of a call to its NUL.
+pub const CALL_DEADLINE: Duration = Duration::from_secs(10);
+/// How long calls under way may still take when the daemon stops.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
+/// After an accept that failed for want of something (descriptors, memory).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// What is read at a time.
+const CHUNK: usize = 8 * 1024;
+
+/// Which socket it is, and so what it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Everything.
+    Control,
+    /// `org.wschat.Push` alone.
+    Push,
+}
+
+impl Access {
+    /// The interface that the socket is there for.
+    pub fn interface(self) -> &'static str {
+        match self {
+            Access::Control => protocol::CONTROL,
+            Access::Push => protocol::PUSH,
+        }
+    }
+}
+
+/// Who calls, as the kernel knew it when the connection was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    pub uid: u32,
+    pub gid: u32,
+    /// 0 where it is not known (another PID namespace).
+    pub pid: i32,
+}
+
+/// Serves until `shutdown` ends; calls under way then get a moment to be answered.
+///
+/// The connections do not read the caller's group: the socket's file mode is the gate.
+pub async fn serve(listener: UnixListener, access: Access, admin: Admin, shutdown: impl Future<Output = ()>) {
+    let (close, closing) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            () = &mut shutdown => break,
+            // Finished tasks leave the set as they end, so that its size is what is open.
+            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) if connections.len() >= CONNECTIONS => turn_away(stream, access),
+            Ok((stream, _)) => match credentials(&stream) {
+                Ok(caller) => {
+                    let connection = Connection::new(stream, access, admin.clone(), caller, closing.clone());
+                    connections.spawn(connection.run());
+                }
+                Err(error) => tracing::debug!(%error, "a caller without credentials"),
+            },
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                tracing::warn!(%error, socket = access.interface(), "a control connection cannot be accepted");
+                tokio::select! {
+                    () = &mut shutdown => break,
+                    () = sleep(ACCEPT_PAUSE) => {}
+                }
+            }
+        }
+    }
+    drop(listener);
+    // Nobody may be there to hear it.
+    let _ = close.send(true);
+    let ended = timeout(SHUTDOWN_GRACE, async { while connections.join_next().await.is_some() {} }).await;
+    if ended.is_err() {
+        tracing::debug!(left = connections.len(), "control calls cut off");
+    }
+}
+
+fn credentials(stream: &UnixStream) -> io::Result<Caller> {
+    let peer = stream.peer_cred()?;
+    Ok(Caller { uid: peer.uid(), gid: peer.gid(), pid: peer.pid().unwrap_or(0) })
+}
+
+/// A fresh socket's buffer is empty: the answer fits, or nobody is there.
+fn turn_away(stream: UnixStream, access: Access) {
+    tracing::debug!(socket = access.interface(), "too many control connections");
+    let answer = refusal(&Refusal::TooManyConnections { limit: CONNECTIONS as u64 }, access.interface());
+    let _ = stream.try_write(&answer);
+}
+
+fn refusal(refusal: &Refusal, interface: &str) -> Vec<u8> {
+    let (error, parameters) = refusal.to_wire(interface);
+    encode(&Reply { parameters: Some(parameters), continues: None, error: Some(error) })
+}
+
+struct Connection {
+    calls: Calls,
+    replies: Replies,
+    access: Access,
+    admin: Admin,
+    caller: Caller,
+    closing: watch::Receiver<bool>,
+}
+
+impl Connection {
+    fn new(stream: UnixStream, access: Access, admin: Admin, caller: Caller, closing: watch::Receiver<bool>) -> Self {
+        let (read, write) = stream.into_split();
+        let calls = Calls { half: read, buffer: Vec::new(), searched: 0, begun: None };
+        Connection {
+            calls,
+            replies: Replies { half: write, more: false, oneway: false },
+            access,
+            admin,
+            caller,
+            closing,
+        }
+    }
+
+    async fn run(mut self) {
+        if let Err(error) = self.converse().await {
+            tracing::debug!(%error, pid = self.caller.pid, "a control connection broke");
+        }
+    }
+
+    async fn converse(&mut self) -> io::Result<()> {
+        loop {
+            let next = tokio::select! {
+                next = self.calls.next() => next?,
+                _ = self.closing.wait_for(|closing| *closing) => return Ok(()),
+            };
+            let refused = match next {
+                Next::End => return Ok(()),
+                Next::TooLarge => Refusal::CallTooLarge { limit: MAX_CALL as u64 },
+                Next::Unfinished => {
+                    Refusal::Malformed { reason: format!("not finished within {} s", CALL_DEADLINE.as_secs()) }
+                }
+                Next::Call(bytes) => match serde_json::from_slice::<Call>(&bytes) {
+                    Ok(call) => {
+                        self.answer(call).await?;
+                        continue;
+                    }
+                    // The text may quote what was sent: cut it.
+                    Err(e) => Refusal::Malformed { reason: e.to_string().chars().take(200).collect() },
+                },
+            };
+            // After this nobody knows where the next call would begin.
+            self.replies.oneway = false;
+            return self.replies.refuse(&refused, self.access.interface()).await;
+        }
+    }
+
+    async fn answer(&mut self, call: Call) -> io::Result<()> {
+        self.replies.more = call.more == Some(true);
+        self.replies.oneway = call.oneway == Some(true);
+        let outcome = calls::answer(call, &self.admin, self.access, self.caller, &mut self.replies).await?;
+        match outcome {
+            Outcome::Answered => Ok(()),
+            Outcome::Watch(watching) => self.watch(watching).await,
+        }
+    }
+
+    /// Until the watcher hangs up or the daemon stops. Only this task waits for a slow reader; what
+    /// happens meanwhile is kept for it as far as the channel goes, and then counted.
+    async fn watch(&mut self, mut watching: Watching) -> io::Result<()> {
+        self.replies.part(&Watched { ready: Some(true), ..Watched::default() }).await?;
+        loop {
+            let received = tokio::select! {
+                received = watching.events.recv() => received,
+                () = self.calls.hangup() => return Ok(()),
+                _ = self.closing.wait_for(|closing| *closing) => return Ok(()),
+            };
+            let part = match received {
+                Ok(event) => match watching.wants(&event) {
+                    true => Watched { event: Some(calls::event(&event)), ..Watched::default() },
+                    false => continue,
+                },
+                Err(broadcast::error::RecvError::Lagged(missed)) => {
+                    Watched { missed: Some(missed), ..Watched::default() }
+                }
+                Err(broadcast::error::RecvError::Closed) => return Ok(()),
+            };
+            tokio::select! {
+                written = self.replies.part(&part) => written?,
+                () = self.calls.hangup() => return Ok(()),
+                _ = self.closing.wait_for(|closing| *closing) => return Ok(()),
+            }
+        }
+    }
+}
+
+impl Watching {
+    fn wants(&self, event: &Arc<Event>) -> bool {
+        (self.types.is_empty() || self.types.contains(&event.kind)) && self.filter.matches(event)
+    }
+}
+
+enum Next {
+    Call(Vec<u8>),
+    End,
+    TooLarge,
+    Unfinished,
+}
+
+/// The caller's bytes, cut at the NULs. Holds at most [`MAX_CALL`] and a chunk.
+struct Calls {
+    half: OwnedReadHalf,
+    buffer: Vec<u8>,
+    /// Up to here there is no NUL.
+    searched: usize,
+    /// When the first byte of the unfinished call came.
+    begun: Option<Instant>,
+}
+
+impl Calls {
+    /// Nothing is lost when this is dropped half-way.
+    async fn next(&mut self) -> io::Result<Next> {
+        loop {
+            if let Some(end) = self.buffer[self.searched..].iter().position(|byte| *byte == 0) {
+                let rest = self.buffer.split_off(self.searched + end + 1);
+                let mut call = std::mem::replace(&mut self.buffer, rest);
+                call.pop();
+                self.searched = 0;
+                self.begun = None;
+                // The rest has been here since now at the latest.
+                return Ok(if call.len() > MAX_CALL { Next::TooLarge } else { Next::Call(call) });
+            }
+            self.searched = self.buffer.len();
+            if self.buffer.len() > MAX_CALL {
+                return Ok(Next::TooLarge);
+            }
+            self.buffer.reserve(CHUNK);
+            let read = if self.buffer.is_empty() {
+                self.half.read_buf(&mut self.buffer).await
+            } else {
+                let deadline = *self.begun.get_or_insert_with(Instant::now) + CALL_DEADLINE;
+                match timeout_at(deadline, self.half.read_buf(&mut self.buffer)).await {
+                    Ok(read) => read,
+                    Err(_) => return Ok(Next::Unfinished),
+                }
+            };
+            if read? == 0 {
+                return Ok(Next::End);
+            }
+        }
+    }
+
+    /// Returns when the caller has gone. What it says meanwhile waits in the buffer; where that is
+    /// full this never returns, and the next write finds out.
+    async fn hangup(&mut self) {
+        while self.buffer.len() <= MAX_CALL {
+            self.buffer.reserve(CHUNK);
+            if !matches!(self.half.read_buf(&mut self.buffer).await, Ok(read) if read > 0) {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+}
+
+/// The way back to the caller, for the call that is being answered. A caller that does not read
+/// waits for itself: it holds one of the socket's places and at most one reply.
+pub(super) struct Replies {
+    half: OwnedWriteHalf,
+    more: bool,
+    oneway: bool,
+}
+
+impl Replies {
+    pub(super) fn more(&self) -> bool {
+        self.more
+    }
+
+    pub(super) fn oneway(&self) -> bool {
+        self.oneway
+    }
+
+    /// One of several.
+    pub(super) async fn part<T: Serialize>(&mut self, parameters: &T) -> io::Result<()> {
+        self.send(encode(&Reply { parameters: Some(parameters), continues: Some(true), error: None })).await
+    }
+
+    /// The only one, or the last.
+    pub(super) async fn last<T: Serialize>(&mut self, parameters: &T) -> io::Result<()> {
+        self.send(encode(&Reply { parameters: Some(parameters), continues: None, error: None })).await
+    }
+
+    pub(super) async fn refuse(&mut self, why: &Refusal, interface: &str) -> io::Result<()> {
+        tracing::debug!(%why, "a control call refused");
+        self.send(refusal(why, interface)).await
+    }
+
+    async fn send(&mut self, bytes: Vec<u8>) -> io::Result<()> {
+        match self.oneway {
+            true => Ok(()),
+            false => self.half.write_all(&bytes).await,
+        }
+    }
+}

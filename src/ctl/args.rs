@@ -1,0 +1,350 @@
+//! The command line of `wschatctl`: parsed into types that can only hold what makes sense.
+//!
+//! The manual page and the completions come from this definition too; nothing here talks to the
+//! daemon.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+
+use super::columns::Column;
+use crate::admin::EventKind;
+use crate::chat::id::{Nick, RoomName, UserId};
+use crate::control::protocol;
+
+/// Longer than the daemon's own patience, so that its answer says what it waited for.
+pub const TIMEOUT: &str = "35s";
+
+/// See and steer the running wschat daemon
+#[derive(Debug, Parser)]
+#[command(name = "wschatctl", version, max_term_width = 100, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Print one JSON document (events: one object a line)
+    #[arg(long, global = true, display_order = 900)]
+    pub json: bool,
+    /// The daemon's socket, instead of WSCHAT_SOCKET or the first that is found
+    #[arg(long, global = true, value_name = "PATH", display_order = 901)]
+    pub socket: Option<PathBuf>,
+    /// The longest wait for each answer of the daemon
+    #[arg(long, global = true, value_name = "DURATION", default_value = TIMEOUT, value_parser = timeout, display_order = 902)]
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show the daemon on one screen
+    Status,
+    /// List connections
+    List(List),
+    /// Show everything about one connection
+    Show {
+        #[arg(value_name = "ID")]
+        id: u64,
+    },
+    /// Close connections and wait until they are closed
+    Kick(Kick),
+    /// Show a text to everyone, a room, a user or one connection
+    #[command(visible_alias = "broadcast")]
+    Notice(Notice),
+    /// List rooms
+    Rooms,
+    /// Look at one room
+    #[command(subcommand)]
+    Room(Room),
+    /// Watch what happens, live, until interrupted
+    Events(Events),
+    /// Have the daemon read its configuration and certificate again
+    ///
+    /// Says what has changed and what waits for a restart. A bad file has no effect.
+    Reload {
+        /// Only the certificate
+        #[arg(long)]
+        tls: bool,
+    },
+    /// Show the certificate in force
+    Tls,
+    /// Check that the daemon answers
+    Ping,
+    /// Show the versions of this command and of the daemon
+    Version,
+    /// Print a completion script
+    Completions {
+        #[arg(value_name = "SHELL", value_parser = PossibleValuesParser::new(SHELLS))]
+        shell: String,
+    },
+    /// Print this command's manual page (wschatctl man | man -l -)
+    Man,
+}
+
+/// The shells that completions can be had for.
+pub const SHELLS: [&str; 3] = ["bash", "zsh", "fish"];
+
+/// Which connections; all that is given must hold.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Filter")]
+#[group(id = "filter", multiple = true)]
+pub struct Filter {
+    /// Of this user
+    #[arg(long, value_name = "USER", value_parser = user)]
+    pub user: Option<String>,
+    /// With this nick, whatever its case
+    #[arg(long, value_name = "NICK", value_parser = nick)]
+    pub nick: Option<String>,
+    /// From this address or network
+    #[arg(long, value_name = "CIDR", value_parser = network)]
+    pub ip: Option<String>,
+    /// In this room
+    #[arg(long, value_name = "ROOM", value_parser = room)]
+    pub room: Option<String>,
+    /// Speaking this dialect
+    #[arg(long, value_name = "DIALECT", value_parser = PossibleValuesParser::new(["json", "text"]))]
+    pub dialect: Option<String>,
+    /// Connected for longer than this (90s, 10m, 1h 30m, 2d)
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub older: Option<Duration>,
+    /// Silent for longer than this
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub idle: Option<Duration>,
+    /// With more bytes than this waiting for their socket (4096, 64K, 1MiB)
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub sendq_over: Option<u64>,
+}
+
+impl Filter {
+    pub fn to_wire(&self) -> protocol::Filter {
+        protocol::Filter {
+            user: self.user.clone(),
+            nick: self.nick.clone(),
+            ip: self.ip.clone(),
+            room: self.room.clone(),
+            dialect: self.dialect.clone(),
+            older: self.older.map(protocol::seconds),
+            idle: self.idle.map(protocol::seconds),
+            sendq_over: self.sendq_over,
+        }
+    }
+}
+
+/// Which events; one that does not have what is asked for does not match.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Filter")]
+pub struct EventFilter {
+    /// Of this user
+    #[arg(long, value_name = "USER", value_parser = user)]
+    pub user: Option<String>,
+    /// With this nick, whatever its case
+    #[arg(long, value_name = "NICK", value_parser = nick)]
+    pub nick: Option<String>,
+    /// From this address or network
+    #[arg(long, value_name = "CIDR", value_parser = network)]
+    pub ip: Option<String>,
+    /// In this room
+    #[arg(long, value_name = "ROOM", value_parser = room)]
+    pub room: Option<String>,
+    /// Of connections speaking this dialect
+    #[arg(long, value_name = "DIALECT", value_parser = PossibleValuesParser::new(["json", "text"]))]
+    pub dialect: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct List {
+    /// The columns to show, separated by commas
+    #[arg(short = 'o', long = "columns", value_name = "COLUMN,...", value_delimiter = ',')]
+    pub columns: Vec<Column>,
+    /// Order by this column; with a minus in front the other way round (--sort=-age)
+    #[arg(long, value_name = "COLUMN", value_parser = sort, allow_hyphen_values = true)]
+    pub sort: Option<Sort>,
+    /// Show so many at the most
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
+    /// Only say how many
+    #[arg(long, conflicts_with_all = ["columns", "sort", "limit"])]
+    pub count: bool,
+    #[command(flatten)]
+    pub filter: Filter,
+}
+
+/// An order of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sort {
+    pub column: Column,
+    pub descending: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(override_usage = "wschatctl kick <ID...|FILTER|--all> [OPTIONS]")]
+pub struct Kick {
+    /// The connections to close
+    #[arg(value_name = "ID", conflicts_with_all = ["filter", "all"])]
+    pub ids: Vec<u64>,
+    /// Everyone; asks first, or wants --yes where there is no terminal
+    #[arg(long, conflicts_with = "filter")]
+    pub all: bool,
+    /// What the people are told (at most 123 bytes)
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    pub reason: Option<String>,
+    /// The close code [default: 4003, which tells clients to stay away]
+    #[arg(long, value_name = "N", conflicts_with = "reconnect", value_parser = clap::value_parser!(u16).range(1000..5000))]
+    pub code: Option<u16>,
+    /// Ask them to come back at once (close code 4200)
+    #[arg(long)]
+    pub reconnect: bool,
+    /// Only say how many it would meet
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Exit with 0 when nobody matched
+    #[arg(long)]
+    pub allow_empty: bool,
+    #[command(flatten)]
+    pub filter: Filter,
+}
+
+#[derive(Debug, Args)]
+pub struct Notice {
+    /// What to say; - reads it from standard input
+    #[arg(value_name = "TEXT")]
+    pub text: String,
+    /// To the people in this room
+    #[arg(long, value_name = "ROOM", value_parser = room, conflicts_with_all = ["user", "client"])]
+    pub room: Option<String>,
+    /// To this user
+    #[arg(long, value_name = "USER", value_parser = user, conflicts_with = "client")]
+    pub user: Option<String>,
+    /// To this connection
+    #[arg(long, value_name = "ID")]
+    pub client: Option<u64>,
+    /// How loud it is
+    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = PossibleValuesParser::new(["info", "warn"]))]
+    pub level: String,
+    /// Exit with 0 when nobody matched
+    #[arg(long)]
+    pub allow_empty: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Room {
+    /// Show one room and who is in it
+    Show {
+        #[arg(value_name = "ROOM", value_parser = room)]
+        room: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Events {
+    /// Only these types, separated by commas
+    #[arg(long = "type", value_name = "TYPE,...", value_delimiter = ',', value_parser = PossibleValuesParser::new(EventKind::ALL.map(EventKind::as_str)))]
+    pub types: Vec<String>,
+    #[command(flatten)]
+    pub filter: EventFilter,
+}
+
+fn user(text: &str) -> Result<String, String> {
+    UserId::parse(text).map(|user| user.to_string()).map_err(|e| e.to_string())
+}
+
+fn nick(text: &str) -> Result<String, String> {
+    Nick::parse(text).map(|nick| nick.to_string()).map_err(|e| e.to_string())
+}
+
+fn room(text: &str) -> Result<String, String> {
+    RoomName::parse(text).map(|room| room.to_string()).map_err(|e| e.to_string())
+}
+
+fn network(text: &str) -> Result<String, String> {
+    match text.parse::<IpNet>().is_ok() || text.parse::<IpAddr>().is_ok() {
+        true => Ok(text.to_owned()),
+        false => Err("expected an address, or a network such as 192.0.2.0/24".into()),
+    }
+}
+
+/// A bare number means seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Ok(Duration::from_secs(seconds));
+    }
+    humantime::parse_duration(text).map_err(|e| format!("{e}: expected a duration such as 90s, 10m or \"1h 30m\""))
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    // A clock can be set so far ahead, and no further.
+    match duration(text)? {
+        limit if (Duration::from_millis(1)..=Duration::from_secs(24 * 3600)).contains(&limit) => Ok(limit),
+        _ => Err("expected a duration from 1ms to 24h".into()),
+    }
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    text.parse::<bytesize::ByteSize>()
+        .map(|size| size.as_u64())
+        .map_err(|_| "expected a size such as 4096, 64K or 1MiB".into())
+}
+
+fn reason(text: &str) -> Result<String, String> {
+    match text.len() {
+        0..=protocol::REASON_MAX => Ok(text.to_owned()),
+        long => Err(format!("a close frame takes at most {} bytes, this has {long}", protocol::REASON_MAX)),
+    }
+}
+
+fn sort(text: &str) -> Result<Sort, String> {
+    let (name, descending) = match text.strip_prefix('-') {
+        Some(name) => (name, true),
+        None => (text, false),
+    };
+    let known = || Column::value_variants().iter().map(|column| column.name()).collect::<Vec<_>>().join(", ");
+    let column = Column::from_str(name, true).map_err(|_| format!("expected one of {}", known()))?;
+    Ok(Sort { column, descending })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_and_durations() {
+        assert_eq!(size("64K"), Ok(64_000));
+        assert_eq!(size("64KiB"), Ok(65_536));
+        assert_eq!(size("4096"), Ok(4096));
+        assert!(size("lots").is_err());
+        assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5400)));
+        assert!(duration("soon").is_err() && timeout("0s").is_err());
+    }
+
+    #[test]
+    fn a_kick_names_its_victims_in_one_way() {
+        for bad in [
+            &["kick", "1", "--all"][..],
+            &["kick", "1", "--user", "ann"],
+            &["kick", "--all", "--room", "lobby"],
+            &["kick", "--user", "ann", "--reconnect", "--code", "4000"],
+            &["kick", "--user", "ann", "--code", "999"],
+        ] {
+            assert!(Cli::try_parse_from(std::iter::once(&"wschatctl").chain(bad)).is_err(), "{bad:?}");
+        }
+        Cli::try_parse_from(["wschatctl", "kick", "1", "2", "--reason", "bye"]).unwrap();
+        Cli::try_parse_from(["wschatctl", "list", "--sort", "-age", "-o", "id,nick"]).unwrap();
+    }
+}

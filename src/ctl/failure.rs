@@ -1,0 +1,94 @@
+//! Why a command failed, what to do next, and the exit status that says so.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::text::harmless;
+use crate::control::protocol::Refusal;
+
+/// The exit statuses of CONTROL.md; those from 64 on are those of sysexits(3).
+pub mod status {
+    pub const DONE: u8 = 0;
+    pub const PARTLY: u8 = 1;
+    pub const USAGE: u8 = 64;
+    pub const NOTHING: u8 = 65;
+    pub const UNREACHABLE: u8 = 69;
+    pub const INTERNAL: u8 = 70;
+    pub const TIMED_OUT: u8 = 75;
+    pub const NOT_PERMITTED: u8 = 77;
+    pub const CONFIGURATION: u8 = 78;
+}
+
+#[derive(Debug, Error)]
+pub enum Failure {
+    #[error("{0}")]
+    Usage(String),
+    #[error("{0}")]
+    Nothing(String),
+    #[error("only {done} of {matched} done")]
+    Partly { done: u64, matched: u64 },
+    #[error("nothing was done: not confirmed")]
+    NotConfirmed,
+    #[error("no daemon has a socket at {}; start it: `sudo systemctl start wschat`", places(.0))]
+    NoSocket(Vec<PathBuf>),
+    #[error("no daemon listens at {}; start it: `sudo systemctl start wschat` (or run `wschat`)", .0.display())]
+    NobodyListens(PathBuf),
+    #[error("{} cannot be reached: {why}; check --socket and WSCHAT_SOCKET", .path.display())]
+    Unreachable { path: PathBuf, why: io::Error },
+    #[error("you may not open {}; {hint}", .path.display())]
+    NotPermitted { path: PathBuf, hint: String },
+    #[error("the daemon did not answer within {}; `systemctl status wschat` may say why, --timeout waits longer", humantime::format_duration(*.0))]
+    TimedOut(Duration),
+    #[error("the daemon closed the connection before it had answered; `journalctl -u wschat` may say why")]
+    Broken,
+    #[error("the daemon has ended the watch: it is stopping; watch again when it has started")]
+    Ended,
+    #[error("what answers at the socket is no wschat daemon of this version ({0}); check --socket, or upgrade both")]
+    Garbled(String),
+    #[error("{}", harmless(&.0.to_string()))]
+    Refused(Refusal),
+    #[error("standard output cannot be written to: {0}")]
+    Output(io::Error),
+    #[error("standard input cannot be read: {0}")]
+    Input(io::Error),
+}
+
+fn places(tried: &[PathBuf]) -> String {
+    tried.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" or ")
+}
+
+impl Failure {
+    pub fn status(&self) -> u8 {
+        match self {
+            // Whoever reads no further has what they wanted.
+            Failure::Output(why) if why.kind() == io::ErrorKind::BrokenPipe => status::DONE,
+            Failure::Usage(_) => status::USAGE,
+            Failure::Nothing(_) => status::NOTHING,
+            Failure::Partly { .. } | Failure::NotConfirmed => status::PARTLY,
+            Failure::NoSocket(_)
+            | Failure::NobodyListens(_)
+            | Failure::Unreachable { .. }
+            | Failure::Broken
+            | Failure::Ended => status::UNREACHABLE,
+            Failure::NotPermitted { .. } => status::NOT_PERMITTED,
+            Failure::TimedOut(_) => status::TIMED_OUT,
+            Failure::Garbled(_) | Failure::Output(_) | Failure::Input(_) => status::INTERNAL,
+            Failure::Refused(refusal) => match refusal {
+                Refusal::BadValue { .. } | Refusal::EmptyFilter { .. } | Refusal::CallTooLarge { .. } => status::USAGE,
+                Refusal::NoSuchClient { .. } | Refusal::NoSuchRoom { .. } => status::NOTHING,
+                Refusal::ReloadRefused { .. } => status::CONFIGURATION,
+                Refusal::TimedOut { .. } | Refusal::Busy {} => status::TIMED_OUT,
+                Refusal::Stopping {} | Refusal::TooManyConnections { .. } => status::UNREACHABLE,
+                Refusal::InterfaceNotFound { .. }
+                | Refusal::MethodNotFound { .. }
+                | Refusal::MethodNotImplemented { .. }
+                | Refusal::InvalidParameter { .. }
+                | Refusal::ExpectedMore {}
+                | Refusal::Malformed { .. } => status::INTERNAL,
+            },
+        }
+    }
+}

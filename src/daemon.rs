@@ -1,0 +1,278 @@
+//! The daemon: the one place that knows everyone. It starts, serves, reloads and drains.
+
+mod reload;
+mod start;
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use thiserror::Error;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::admin::{DaemonRequest, Info};
+use crate::cli::exit;
+use crate::hub::Order;
+use crate::hub::link::ToWorker;
+use crate::journal::LogLevel;
+use crate::net::Shared;
+use crate::state::Phase;
+use crate::systemd;
+use crate::tls::Certificates;
+use crate::wire::close;
+
+pub use start::run;
+
+/// How often systemd's status line and the like are brought up to date.
+const HOUSEKEEPING: Duration = Duration::from_secs(5);
+/// Connections gone since memory was last given back that make it worth a try.
+const TRIM_AFTER: usize = 1000;
+/// How often the certificate's age is looked at.
+const CERTIFICATE_CHECK: Duration = Duration::from_secs(6 * 3600);
+
+/// Why the daemon cannot run.
+#[derive(Debug, Error)]
+pub enum DaemonError {
+    #[error(transparent)]
+    Listen(#[from] crate::net::listen::ListenError),
+    #[error(transparent)]
+    Tls(#[from] crate::tls::TlsError),
+    #[error(transparent)]
+    Control(#[from] crate::control::bind::BindError),
+    #[error(transparent)]
+    Place(#[from] crate::control::places::PlaceError),
+    #[error("{what}: {source}")]
+    Io { what: String, source: std::io::Error },
+    #[error("none of the addresses to listen on exists on this machine; set one in [[listen]]")]
+    NoListener,
+}
+
+/// What runs.
+struct Daemon {
+    shared: Arc<Shared>,
+    certificates: Option<Arc<Certificates>>,
+    log_level: LogLevel,
+    file: Option<std::path::PathBuf>,
+    state_dir: std::path::PathBuf,
+    descriptors: usize,
+    listen: Vec<String>,
+    since: SystemTime,
+    hub: mpsc::Sender<Order>,
+    workers: usize,
+    threads: Vec<JoinHandle<()>>,
+    requests: mpsc::Receiver<DaemonRequest>,
+}
+
+/// What the daemon turns to next.
+enum Turn {
+    Stop,
+    Reload,
+    Request(DaemonRequest),
+    Housekeeping,
+    Certificate,
+}
+
+impl Daemon {
+    /// Serves until a signal says stop, then drains. The exit status.
+    async fn serve(mut self, mut signals: Signals) -> u8 {
+        let mut housekeeping = interval(HOUSEKEEPING);
+        housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut certificate = interval(CERTIFICATE_CHECK);
+        certificate.tick().await;
+        let watchdog = systemd::watchdog().map(|every| tokio::spawn(watch(every / 2, self.hub.clone(), self.workers)));
+        let mut most = 0;
+        loop {
+            let turn = tokio::select! {
+                () = signals.stop.recv() => Turn::Stop,
+                _ = signals.hangup.recv() => Turn::Reload,
+                Some(request) = self.requests.recv() => Turn::Request(request),
+                _ = housekeeping.tick() => Turn::Housekeeping,
+                _ = certificate.tick() => Turn::Certificate,
+            };
+            match turn {
+                Turn::Stop => break,
+                Turn::Reload => {
+                    if let Err(why) = self.reload(false).await {
+                        tracing::error!("nothing was reloaded: {why}");
+                    }
+                }
+                Turn::Request(request) => self.answer(request).await,
+                Turn::Housekeeping => {
+                    let clients = self.shared.gate.clients();
+                    most = most.max(clients);
+                    if most > clients + TRIM_AFTER {
+                        give_memory_back();
+                        most = clients;
+                    }
+                    systemd::status(&status_line(clients));
+                }
+                Turn::Certificate => self.renew_self_signed(),
+            }
+        }
+        self.drain(&mut signals.stop, watchdog).await
+    }
+
+    async fn answer(&mut self, request: DaemonRequest) {
+        // Whoever asked may have gone.
+        match request {
+            DaemonRequest::Info(reply) => drop(reply.send(Info {
+                version: env!("CARGO_PKG_VERSION"),
+                pid: std::process::id(),
+                since: self.since,
+                listen: self.listen.clone(),
+                config: self.file.as_ref().map(|f| f.display().to_string()),
+                certificate_until: self.certificates.as_ref().map(|c| c.view().until),
+                clients_max: self.shared.gate.limits().clients,
+            })),
+            DaemonRequest::Certificate(reply) => drop(reply.send(self.certificates.as_ref().map(|c| c.view()))),
+            DaemonRequest::Reload { tls_only, reply } => drop(reply.send(self.reload(tls_only).await)),
+        }
+    }
+
+    /// Everybody is told and closed in order; who is still there after the grace period is cut. A
+    /// second signal cuts at once.
+    async fn drain(mut self, stop: &mut StopSignals, watchdog: Option<tokio::task::JoinHandle<()>>) -> u8 {
+        let config = self.shared.config.load_full();
+        let grace = config.shutdown.grace;
+        let clients = self.shared.gate.clients();
+        tracing::info!(clients, grace = ?grace, "stopping: closing every connection");
+        self.shared.state.advance(Phase::Draining);
+        systemd::stopping(grace);
+        let mut cuts = Vec::new();
+        for index in 0..self.workers {
+            let (cut, was_cut) = oneshot::channel();
+            let order = ToWorker::Stop { close: close::STOPPING.close(), grace, cut };
+            if self.hub.send(Order::Worker(index, order)).await.is_ok() {
+                cuts.push(was_cut);
+            }
+        }
+        let all_gone = async {
+            let mut total = 0;
+            for cut in &mut cuts {
+                total += cut.await.unwrap_or(0);
+            }
+            total
+        };
+        // Operators may still look while it drains.
+        let answering = async {
+            while let Some(request) = self.requests.recv().await {
+                refuse(request);
+            }
+            std::future::pending::<()>().await;
+        };
+        let cut = tokio::select! {
+            total = all_gone => total,
+            () = answering => unreachable!("pending never ends"),
+            () = stop.recv() => {
+                let left = self.shared.gate.clients();
+                tracing::warn!(cut = left, "stopped at once by a second signal");
+                return exit::OK;
+            }
+        };
+        self.shared.state.advance(Phase::Stopped);
+        if let Some(watchdog) = watchdog {
+            // It holds an end of the hub's queue, which must be gone for the hub to end.
+            watchdog.abort();
+            let _ = watchdog.await;
+        }
+        drop(self.hub);
+        for thread in self.threads {
+            // A panic ends the process (see Cargo.toml), so there is nothing to learn here.
+            let _ = thread.join();
+        }
+        tracing::info!(closed = clients.saturating_sub(cut), cut, "stopped");
+        exit::OK
+    }
+
+    fn renew_self_signed(&self) {
+        let self_signed = self.shared.config.load().tls.files.is_none();
+        if let (Some(certificates), true) = (&self.certificates, self_signed) {
+            match crate::tls::load_self_signed(&self.state_dir.join("tls")) {
+                Ok(loaded) => {
+                    if certificates.replace(loaded) {
+                        tracing::info!("a new self-signed certificate is in force");
+                    }
+                }
+                Err(error) => tracing::error!("the self-signed certificate was not renewed: {error}"),
+            }
+        }
+    }
+}
+
+fn refuse(request: DaemonRequest) {
+    match request {
+        DaemonRequest::Reload { reply, .. } => drop(reply.send(Err("the daemon is stopping".into()))),
+        // Dropped unanswered: the asker is told that the daemon is stopping.
+        DaemonRequest::Info(_) | DaemonRequest::Certificate(_) => {}
+    }
+}
+
+fn status_line(clients: usize) -> String {
+    format!("serving {clients} client{}", if clients == 1 { "" } else { "s" })
+}
+
+/// Gives back to the system what thousands of connections leave in the allocator's pools.
+fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim(3) may be called at any time, from any thread; it takes no pointers.
+    unsafe {
+        nix::libc::malloc_trim(0);
+    }
+}
+
+/// Feeds systemd's watchdog, each time after the hub and every worker have answered.
+async fn watch(every: Duration, hub: mpsc::Sender<Order>, workers: usize) {
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let begun = Instant::now();
+        let answers = async {
+            for index in 0..workers {
+                let (answer, answered) = oneshot::channel();
+                hub.send(Order::Worker(index, ToWorker::Alive(answer))).await.ok()?;
+                answered.await.ok()?;
+            }
+            Some(())
+        };
+        match timeout(every, answers).await {
+            Ok(Some(())) => systemd::feed_watchdog(),
+            Ok(None) => return,
+            Err(_) => tracing::error!(waited = ?begun.elapsed(), "a thread does not answer; the watchdog is not fed"),
+        }
+    }
+}
+
+/// The signals that mean something to us.
+struct Signals {
+    stop: StopSignals,
+    hangup: Signal,
+}
+
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Signals {
+            stop: StopSignals {
+                terminate: signal(SignalKind::terminate())?,
+                interrupt: signal(SignalKind::interrupt())?,
+            },
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+impl StopSignals {
+    async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,439 @@
+//! The task that owns the chat: it feeds [`chat::hub::Hub`] and performs its effects.
+//!
+//! One task decides everything about rooms and users. It owns the room log, knows which worker
+//! holds which connection, encodes each event once, and sends it once to each worker that has
+//! members. It opens no socket and reads no configuration file.
+
+mod encode;
+pub mod link;
+mod operators;
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::{broadcast, mpsc};
+
+use crate::admin::{Event, EventKind, HubRequest};
+use crate::chat::event::{Dialect, Effect, Happening, Input, Now, Settings};
+use crate::chat::hub::Hub;
+use crate::chat::id::{ConnId, RoomId};
+use crate::config::{Config, Locale};
+use crate::guest::GuestKey;
+use crate::log::{Log, Retention};
+use crate::peer::Peer;
+use crate::receipt::Receipt;
+use crate::wire::close;
+use encode::Encoder;
+use link::{BATCH_BYTES, BATCH_INPUTS, End, ToHub, ToWorker};
+
+/// What the hub is told by the daemon itself.
+#[derive(Debug)]
+pub enum Order {
+    /// To every worker, in order with everything else: a reload.
+    Reload(Box<Config>),
+    /// To one worker: a stop, or a question whether it is alive.
+    Worker(usize, ToWorker),
+}
+
+/// The hub's task. `run` it on a thread of its own.
+pub struct HubTask {
+    chat: Hub,
+    log: Box<dyn Log>,
+    started: Instant,
+    encoder: Encoder,
+    clients: BTreeMap<ConnId, Client>,
+    /// How many members of each room each worker has, and how many of them speak text.
+    spread: HashMap<RoomId, Spread>,
+    workers: Vec<WorkerLink>,
+    events: broadcast::Sender<Arc<Event>>,
+    rate: Rate,
+    effects: Vec<Effect>,
+}
+
+/// Where the hub's task hears from.
+pub struct Inboxes {
+    pub workers: mpsc::Receiver<ToHub>,
+    pub operators: mpsc::Receiver<HubRequest>,
+    pub daemon: mpsc::Receiver<Order>,
+}
+
+struct Client {
+    peer: Arc<Peer>,
+    worker: usize,
+}
+
+#[derive(Default)]
+struct Spread {
+    members: Vec<u32>,
+    text: u32,
+}
+
+struct WorkerLink {
+    inbox: mpsc::Sender<Vec<ToWorker>>,
+    batch: Vec<ToWorker>,
+    bytes: usize,
+}
+
+/// Messages of the last ten seconds.
+#[derive(Default)]
+struct Rate {
+    seconds: [u64; 10],
+    second: u64,
+}
+
+/// What is heard next.
+enum Heard {
+    Operator(HubRequest),
+    Daemon(Order),
+    Workers(usize),
+    Log(crate::chat::event::LogReply),
+    Time,
+    Over,
+}
+
+impl HubTask {
+    pub fn new(
+        config: &Config,
+        seed: u64,
+        log: Box<dyn Log>,
+        guests: GuestKey,
+        workers: Vec<mpsc::Sender<Vec<ToWorker>>>,
+        events: broadcast::Sender<Arc<Event>>,
+        started: Instant,
+    ) -> Self {
+        HubTask {
+            chat: Hub::new(settings(config), seed),
+            log,
+            started,
+            encoder: Encoder::new(guests, config.chat.locale),
+            clients: BTreeMap::new(),
+            spread: HashMap::new(),
+            workers: workers.into_iter().map(|inbox| WorkerLink { inbox, batch: Vec::new(), bytes: 0 }).collect(),
+            events,
+            rate: Rate::default(),
+            effects: Vec::new(),
+        }
+    }
+
+    /// Runs until the daemon lets go of its end.
+    pub async fn run(mut self, mut inboxes: Inboxes) {
+        let mut heard = Vec::with_capacity(BATCH_INPUTS);
+        loop {
+            match self.next(&mut inboxes, &mut heard).await {
+                Heard::Operator(request) => self.operate(request),
+                Heard::Daemon(order) => self.obey(order),
+                Heard::Workers(0) | Heard::Over => return,
+                Heard::Workers(_) => {
+                    for message in heard.drain(..) {
+                        self.hear(message);
+                        if self.workers.iter().any(|w| w.bytes >= BATCH_BYTES) {
+                            self.send_batches().await;
+                        }
+                    }
+                }
+                Heard::Log(reply) => self.chat_input(Input::Log(reply), None),
+                Heard::Time => self.chat_input(Input::Timer, None),
+            }
+            self.send_batches().await;
+        }
+    }
+
+    async fn next(&mut self, inboxes: &mut Inboxes, heard: &mut Vec<ToHub>) -> Heard {
+        let deadline = self.chat.next_deadline().map(|at| tokio::time::Instant::from_std(self.started + at));
+        let log = &mut self.log;
+        tokio::select! {
+            // Operators first: there are few of them, and each of their requests is small.
+            biased;
+            order = inboxes.daemon.recv() => order.map_or(Heard::Over, Heard::Daemon),
+            Some(request) = inboxes.operators.recv() => Heard::Operator(request),
+            reply = poll_fn(|cx| log.poll_reply(cx)) => Heard::Log(reply),
+            () = async { tokio::time::sleep_until(deadline.unwrap_or_else(tokio::time::Instant::now)).await }, if deadline.is_some() => Heard::Time,
+            count = inboxes.workers.recv_many(heard, BATCH_INPUTS) => Heard::Workers(count),
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now { mono: self.started.elapsed(), wall: SystemTime::now() }
+    }
+
+    fn hear(&mut self, message: ToHub) {
+        match message {
+            ToHub::Open { peer, worker } => {
+                let input = Input::Connected { conn: peer.id, dialect: peer.dialect, addr: peer.address };
+                self.tell(EventKind::Connect, &peer, String::new);
+                self.clients.insert(peer.id, Client { peer, worker });
+                self.chat_input(input, None);
+            }
+            ToHub::Input(input) => self.chat_input(input, None),
+            ToHub::Gone { id, end } => self.gone(id, &end),
+        }
+    }
+
+    fn gone(&mut self, id: ConnId, end: &End) {
+        let Some(client) = self.clients.get(&id) else { return };
+        let peer = client.peer.clone();
+        let row = self.chat.client(id);
+        let user = row.and_then(|r| r.user).map(ToString::to_string).unwrap_or_default();
+        let who = if end.ours { "server" } else { "client" };
+        tracing::debug!(client = id.0, user, address = %peer.address, code = end.code, reason = end.reason, by = who, "disconnected");
+        self.tell(EventKind::Disconnect, &peer, || format!("{} {}", end.code, end.reason).trim_end().to_owned());
+        if end.ours && end.code == close::SLOW.code {
+            self.tell(EventKind::Slow, &peer, || "its outbox passed the limit".into());
+        }
+        self.chat_input(Input::Disconnected { conn: id, clean: end.clean }, None);
+        self.clients.remove(&id);
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Reload(config) => {
+                self.encoder.locale = config.chat.locale;
+                self.log.retain(retention(&config));
+                self.chat_input(Input::Settings(Box::new(settings(&config))), None);
+                for worker in &mut self.workers {
+                    worker.batch.push(ToWorker::Reload);
+                }
+                self.tell_event(Event {
+                    time: SystemTime::now(),
+                    kind: EventKind::Reload,
+                    client: None,
+                    user: None,
+                    nick: None,
+                    address: None,
+                    room: None,
+                    dialect: None,
+                    detail: "the configuration is in force".into(),
+                });
+            }
+            Order::Worker(index, order) => {
+                if let Some(worker) = self.workers.get_mut(index) {
+                    worker.batch.push(order);
+                }
+            }
+        }
+    }
+
+    /// Handles one input of the chat, and whatever the log answers at once.
+    fn chat_input(&mut self, input: Input, receipt: Option<&Arc<Receipt>>) {
+        let now = self.now();
+        let mut effects = std::mem::take(&mut self.effects);
+        self.chat.handle(input, now, &mut effects);
+        for effect in effects.drain(..) {
+            self.perform(effect, now, receipt);
+        }
+        self.effects = effects;
+    }
+
+    fn perform(&mut self, effect: Effect, now: Now, receipt: Option<&Arc<Receipt>>) {
+        match effect {
+            Effect::Send { conn, frame } => {
+                let Some(client) = self.clients.get(&conn) else { return };
+                let welcome = self.encoder.is_welcome(&frame);
+                if let Some(bytes) = self.encoder.frame_for(&frame, client.peer.dialect) {
+                    let order = ToWorker::Send { id: conn, bytes, welcome, receipt: receipt.cloned() };
+                    self.workers[client.worker].push(order);
+                }
+            }
+            Effect::SendPage { conn, frames } => {
+                let Some(client) = self.clients.get(&conn) else { return };
+                let bytes = self.encoder.page_for(&frames, client.peer.dialect);
+                self.workers[client.worker].push(ToWorker::SendPage { id: conn, bytes });
+            }
+            Effect::Publish { room, frame, instead } => {
+                let Some(spread) = self.spread.get(&room) else { return };
+                let frame = self.encoder.encode(&frame, spread.text > 0);
+                let instead = instead.and_then(|(conn, own)| {
+                    let client = self.clients.get(&conn)?;
+                    let own = own.and_then(|own| self.encoder.frame_for(&own, client.peer.dialect));
+                    Some((client.worker, conn, own))
+                });
+                for (index, count) in spread.members.iter().enumerate().filter(|(_, count)| **count > 0) {
+                    debug_assert!(*count > 0);
+                    let instead = instead.as_ref().filter(|(w, ..)| *w == index).map(|(_, c, own)| (*c, own.clone()));
+                    let order = ToWorker::Publish { room, frame: frame.clone(), instead, receipt: receipt.cloned() };
+                    self.workers[index].push(order);
+                }
+            }
+            Effect::SendAll { frame } => {
+                let frame = self.encoder.encode(&frame, true);
+                for worker in &mut self.workers {
+                    worker.push(ToWorker::PublishAll { frame: frame.clone(), receipt: receipt.cloned() });
+                }
+            }
+            Effect::Enter { conn, room } => self.count_member(conn, room, true),
+            Effect::Exit { conn, room } => self.count_member(conn, room, false),
+            Effect::Forget { room } => {
+                self.spread.remove(&room);
+                for worker in &mut self.workers {
+                    worker.push(ToWorker::Forget { room });
+                }
+            }
+            Effect::Close { conn, close } => {
+                if let Some(client) = self.clients.get(&conn) {
+                    self.workers[client.worker].push(ToWorker::Close { id: conn, close, done: None });
+                }
+            }
+            Effect::Log(request) => self.log.submit(request, now.wall),
+            Effect::Happened(happening) => self.happened(happening),
+        }
+    }
+
+    fn count_member(&mut self, conn: ConnId, room: RoomId, enters: bool) {
+        let Some(client) = self.clients.get(&conn) else { return };
+        let workers = self.workers.len();
+        let spread = self.spread.entry(room).or_insert_with(|| Spread { members: vec![0; workers], text: 0 });
+        let text = u32::from(client.peer.dialect == Dialect::Text);
+        let count = &mut spread.members[client.worker];
+        let order = if enters {
+            (*count, spread.text) = (*count + 1, spread.text + text);
+            ToWorker::Enter { id: conn, room }
+        } else {
+            (*count, spread.text) = (count.saturating_sub(1), spread.text.saturating_sub(text));
+            ToWorker::Exit { id: conn, room }
+        };
+        self.workers[client.worker].push(order);
+    }
+
+    fn happened(&mut self, happening: Happening) {
+        let (kind, conn, user, nick, room, detail) = match happening {
+            Happening::Welcomed { conn, user, nick } => {
+                if let Some(client) = self.clients.get(&conn) {
+                    tracing::debug!(client = conn.0, user = user.as_str(), nick = nick.as_str(), address = %client.peer.address, "welcomed");
+                }
+                return;
+            }
+            Happening::Joined { conn, user, nick, room } => {
+                (EventKind::Join, conn, user, nick, Some(room), String::new())
+            }
+            Happening::Left { conn, user, nick, room } => {
+                (EventKind::Leave, conn, user, nick, Some(room), String::new())
+            }
+            Happening::Message { conn, user, nick, room, seq, bytes } => {
+                self.rate.count(self.started.elapsed().as_secs());
+                if self.events.receiver_count() == 0 {
+                    return;
+                }
+                (EventKind::Message, conn, user, nick, Some(room), format!("seq {seq}, {bytes} bytes"))
+            }
+            Happening::NickChanged { conn, user, from, to } => {
+                (EventKind::Nick, conn, user, to, None, format!("was {from}"))
+            }
+        };
+        let peer = self.clients.get(&conn).map(|c| &c.peer);
+        if let (EventKind::Join | EventKind::Leave, Some(peer), Some(room)) = (kind, peer, &room) {
+            tracing::debug!(client = conn.0, user = user.as_str(), address = %peer.address, room = room.as_str(), "{}", if kind == EventKind::Join { "joined" } else { "left" });
+        }
+        if self.events.receiver_count() > 0 {
+            self.tell_event(Event {
+                time: SystemTime::now(),
+                kind,
+                client: Some(conn),
+                user: Some(user),
+                nick: Some(nick),
+                address: peer.map(|p| p.address),
+                room,
+                dialect: peer.map(|p| p.dialect),
+                detail,
+            });
+        }
+    }
+
+    /// Tells those who watch about a connection.
+    fn tell(&self, kind: EventKind, peer: &Peer, detail: impl FnOnce() -> String) {
+        if self.events.receiver_count() == 0 {
+            return;
+        }
+        let row = self.chat.client(peer.id);
+        self.tell_event(Event {
+            time: SystemTime::now(),
+            kind,
+            client: Some(peer.id),
+            user: row.and_then(|r| r.user).cloned(),
+            nick: row.and_then(|r| r.nick).cloned(),
+            address: Some(peer.address),
+            room: None,
+            dialect: Some(peer.dialect),
+            detail: detail(),
+        });
+    }
+
+    fn tell_event(&self, event: Event) {
+        // Nobody watching is no error.
+        let _ = self.events.send(Arc::new(event));
+    }
+
+    /// Workers always take what they are sent, so waiting for one is short and never in a circle.
+    async fn send_batches(&mut self) {
+        for worker in &mut self.workers {
+            if !worker.batch.is_empty() {
+                worker.bytes = 0;
+                // A worker that has ended has no connections left to tell anything.
+                let _ = worker.inbox.send(std::mem::take(&mut worker.batch)).await;
+            }
+        }
+    }
+}
+
+impl WorkerLink {
+    fn push(&mut self, order: ToWorker) {
+        self.bytes += order.bytes();
+        self.batch.push(order);
+    }
+}
+
+impl Rate {
+    fn count(&mut self, second: u64) {
+        self.advance(second);
+        self.seconds[(second % 10) as usize] += 1;
+    }
+
+    fn advance(&mut self, second: u64) {
+        for passed in (self.second + 1..=second).take(10) {
+            self.seconds[(passed % 10) as usize] = 0;
+        }
+        if second > self.second + 10 {
+            self.seconds = [0; 10];
+        }
+        self.second = self.second.max(second);
+    }
+
+    fn per_second(&mut self, now: Duration) -> f64 {
+        self.advance(now.as_secs());
+        self.seconds.iter().sum::<u64>() as f64 / now.as_secs_f64().clamp(1.0, 10.0)
+    }
+}
+
+/// What the chat needs of the configuration.
+fn settings(config: &Config) -> Settings {
+    Settings {
+        default_rooms: config.chat.default_rooms.clone(),
+        create_rooms: config.chat.create_rooms,
+        presence_limit: config.chat.presence_limit,
+        rooms_per_client: config.limits.rooms_per_client,
+        presence_grace: config.timeouts.presence,
+        limits: crate::chat::event::Limits {
+            text: config.limits.text,
+            frame: config.limits.frame,
+            rate: config.limits.rate.0,
+            burst: config.limits.burst,
+        },
+        ping: config.timeouts.ping,
+    }
+}
+
+/// How much the log keeps.
+pub fn retention(config: &Config) -> Retention {
+    let keep = if config.history.store == crate::config::Store::None { 0 } else { config.history.keep };
+    Retention { keep, keep_for: config.history.keep_for }
+}
+
+impl From<Locale> for crate::wire::text::Locale {
+    fn from(locale: Locale) -> Self {
+        match locale {
+            Locale::En => crate::wire::text::Locale::En,
+            Locale::ZhCn => crate::wire::text::Locale::ZhCn,
+        }
+    }
+}

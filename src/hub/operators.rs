@@ -1,0 +1,128 @@
+//! What operators ask of the hub. Each answer is small, or a page: nobody's message waits for it.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::HubTask;
+use super::link::ToWorker;
+use crate::admin::{
+    ClientPage, ClientView, CloseError, Closed, Counts, Delivery, EventKind, Filter, HubRequest, RoomDetail,
+    RoomMember, RoomView,
+};
+use crate::chat::event::{Close, Input, Level, Target};
+use crate::chat::id::{ConnId, RoomName};
+use crate::chat::view::{ClientRow, RoomRow};
+use crate::receipt::Receipt;
+
+impl HubTask {
+    pub(super) fn operate(&mut self, request: HubRequest) {
+        // Whoever asked may have gone; then the answer has no reader, and that is no error.
+        match request {
+            HubRequest::Ping(reply) => drop(reply.send(())),
+            HubRequest::Counts(reply) => drop(reply.send(self.counts())),
+            HubRequest::Clients { filter, after, scan, reply } => drop(reply.send(self.page(&filter, after, scan))),
+            HubRequest::Client { id, reply } => {
+                drop(reply.send(self.chat.client(id).and_then(|row| self.view(&row))));
+            }
+            HubRequest::Rooms(reply) => drop(reply.send(self.chat.rooms().map(|row| room_view(&row)).collect())),
+            HubRequest::Room { name, reply } => drop(reply.send(self.room_detail(&name))),
+            HubRequest::Close { ids, close, reply } => self.close(&ids, &close, &reply),
+            HubRequest::Notice { target, text, level, reply } => self.notice(target, text, level, reply),
+        }
+    }
+
+    fn counts(&mut self) -> Counts {
+        let counts = self.chat.counts();
+        Counts {
+            clients: counts.clients,
+            users: counts.users,
+            rooms: counts.rooms,
+            messages: counts.committed,
+            rate: self.rate.per_second(self.started.elapsed()),
+        }
+    }
+
+    fn page(&self, filter: &Filter, after: ConnId, scan: usize) -> ClientPage {
+        let now = SystemTime::now();
+        let mut rows = self.chat.clients(after);
+        let mut last = None;
+        let mut clients = Vec::new();
+        for row in rows.by_ref().take(scan) {
+            last = Some(row.conn);
+            clients.extend(self.view(&row).filter(|view| filter.matches(view, now)));
+        }
+        let next = if rows.next().is_some() { last } else { None };
+        ClientPage { clients, next }
+    }
+
+    fn view(&self, row: &ClientRow<'_>) -> Option<ClientView> {
+        Some(ClientView {
+            peer: self.clients.get(&row.conn)?.peer.clone(),
+            user: row.user.cloned(),
+            nick: row.nick.cloned(),
+            rooms: self.chat.rooms_of(row.conn).cloned().collect(),
+            resumed: row.resumed,
+        })
+    }
+
+    fn room_detail(&self, name: &RoomName) -> Option<RoomDetail> {
+        let row = self.chat.room(name)?;
+        let members = self.chat.users_in(name).map(|member| RoomMember {
+            user: member.user.clone(),
+            nick: member.nick.clone(),
+            clients: member.conns,
+        });
+        Some(RoomDetail {
+            view: room_view(&row),
+            epoch: row.epoch.map(|e| e.to_string()).unwrap_or_default(),
+            kept: self.log.kept(name),
+            members: members.collect(),
+        })
+    }
+
+    fn close(&mut self, ids: &[ConnId], close: &Close, reply: &mpsc::Sender<Closed>) {
+        for &id in ids {
+            let Some(client) = self.clients.get(&id) else {
+                // There is room for as many answers as there are ids, up to a thousand; beyond that
+                // the asker counts what it does not hear of as failed.
+                let _ = reply.try_send(Closed { id, result: Err(CloseError::NotFound) });
+                continue;
+            };
+            let peer = client.peer.clone();
+            let order = ToWorker::Close { id, close: close.clone(), done: Some(reply.clone()) };
+            self.workers[client.worker].push(order);
+            let row = self.chat.client(id);
+            let user = row.and_then(|r| r.user).map(ToString::to_string).unwrap_or_default();
+            let nick = row.and_then(|r| r.nick).map(ToString::to_string).unwrap_or_default();
+            tracing::info!(client = id.0, user, nick, address = %peer.address, code = close.code, reason = close.reason, "kicked");
+            self.tell(EventKind::Kick, &peer, || format!("{} {}", close.code, close.reason).trim_end().to_owned());
+        }
+    }
+
+    fn notice(&mut self, target: Target, text: String, level: Level, reply: oneshot::Sender<Delivery>) {
+        let room = match &target {
+            Target::Room(room) => Some(room.clone()),
+            _ => None,
+        };
+        let detail = text.clone();
+        let receipt = Arc::new(Receipt::new(reply));
+        self.chat_input(Input::Notice { target, text, level }, Some(&receipt));
+        self.tell_event(crate::admin::Event {
+            time: SystemTime::now(),
+            kind: EventKind::Notice,
+            client: None,
+            user: None,
+            nick: None,
+            address: None,
+            room,
+            dialect: None,
+            detail,
+        });
+    }
+}
+
+fn room_view(row: &RoomRow<'_>) -> RoomView {
+    RoomView { name: row.name.clone(), users: row.online, clients: row.members, seq: row.head }
+}

@@ -1,0 +1,394 @@
+//! One open WebSocket: its stream, its outbox, its stage, and the task that reads it.
+//!
+//! The worker writes into a connection at any time; the connection's own task reads, waits for the
+//! socket, and ends it in order: outbox, close frame, close_notify, FIN, and then reading what still
+//! comes, so that no reset eats the frame. What messages mean belongs to `session`.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Sink, Stream};
+use tokio::io::ReadBuf;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::{Error, ProtocolError};
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message};
+
+use super::gate::Place;
+use super::io::{Io, Mark};
+use super::session::Session;
+use crate::admin::Closed;
+use crate::chat::event::Close;
+use crate::chat::id::{ConnId, RoomId};
+use crate::hub::link::End;
+use crate::peer::Peer;
+use crate::receipt::Receipt;
+use crate::wire::close;
+
+/// How long the other side has to answer our close frame, and then to close its end of TCP.
+pub const CLOSE_WAIT: Duration = Duration::from_secs(2);
+/// What stands for a close frame without a code, and for none at all; never sent (RFC 6455, 7.4.1).
+pub const NO_STATUS: u16 = 1005;
+pub const ABNORMAL: u16 = 1006;
+/// What is read and thrown away after the end, at the most.
+const LINGER_BYTES: usize = 1024 * 1024;
+
+pub struct Conn {
+    pub id: ConnId,
+    pub peer: Arc<Peer>,
+    pub inner: RefCell<Inner>,
+    /// Has been welcomed: gets what is for everyone.
+    pub welcomed: Cell<bool>,
+    /// Gives its place back when the connection is gone.
+    _places: [Option<Place>; 2],
+}
+
+pub struct Inner {
+    ws: WebSocketStream<Io>,
+    waker: Option<Waker>,
+    stage: Stage,
+    /// The rooms it is a member of here, and its slot in each.
+    pub rooms: Vec<(RoomId, u32)>,
+    pub session: Session,
+    ending: Option<Box<Ending>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Open,
+    /// A close frame has been sent or received; only the handshake goes on.
+    Closing,
+    /// The socket is of no use any more.
+    Dead,
+}
+
+/// What only a connection that ends needs.
+struct Ending {
+    end: End,
+    deadline: Pin<Box<Sleep>>,
+    done: Vec<mpsc::Sender<Closed>>,
+}
+
+/// What the connection's task is to look at next.
+pub enum Step {
+    Message(Message),
+    /// A page of history is in the socket.
+    PageWritten,
+    /// The stream is over; what it broke, where it was the other side's fault.
+    Over(Option<Close>),
+}
+
+impl Conn {
+    pub fn new(peer: Arc<Peer>, ws: WebSocketStream<Io>, session: Session, places: [Option<Place>; 2]) -> Rc<Self> {
+        Rc::new(Conn {
+            id: peer.id,
+            peer,
+            inner: RefCell::new(Inner {
+                ws,
+                waker: None,
+                stage: Stage::Open,
+                rooms: Vec::new(),
+                session,
+                ending: None,
+            }),
+            welcomed: Cell::new(false),
+            _places: places,
+        })
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.inner.borrow().stage == Stage::Open
+    }
+
+    /// Puts ready frames into the outbox and as much of it as possible into the socket. Past
+    /// `limit` waiting bytes the connection is closed as a slow reader; true tells that it was.
+    #[inline]
+    pub fn deliver(&self, bytes: &Bytes, frames: u64, limit: usize, receipt: Option<&Arc<Receipt>>) -> bool {
+        let inner = &mut *self.inner.borrow_mut();
+        if inner.stage != Stage::Open {
+            return false;
+        }
+        if let Some(receipt) = receipt {
+            receipt.matched();
+        }
+        let io = inner.ws.get_mut();
+        let Ok(settled) = io.send(bytes, true) else {
+            inner.die();
+            return false;
+        };
+        if let Some(receipt) = receipt {
+            io.mark(Mark::Receipt(receipt.clone()), settled);
+        }
+        self.count_out(frames, bytes.len());
+        if settled {
+            return false;
+        }
+        self.peer.counters.sendq.store(io.waiting(), Relaxed);
+        if io.counted() > limit {
+            io.drop_waiting();
+            return true;
+        }
+        inner.wake();
+        false
+    }
+
+    /// Frames that do not count against the outbox limit; [`Step::PageWritten`] follows.
+    pub fn deliver_page(&self, bytes: &Bytes) {
+        let inner = &mut *self.inner.borrow_mut();
+        if inner.stage != Stage::Open {
+            return;
+        }
+        let io = inner.ws.get_mut();
+        let Ok(settled) = io.send(bytes, false) else { return inner.die() };
+        io.mark(Mark::Page, settled);
+        self.peer.counters.sendq.store(io.waiting(), Relaxed);
+        self.count_out(1, bytes.len());
+        inner.wake();
+    }
+
+    /// An echoed message.
+    pub fn echo(&self, message: Message) {
+        let inner = &mut *self.inner.borrow_mut();
+        if inner.stage == Stage::Open {
+            self.count_out(1, message.len());
+            if Pin::new(&mut inner.ws).start_send(message).is_err() {
+                inner.die();
+            }
+            inner.flush();
+        }
+    }
+
+    fn count_out(&self, frames: u64, bytes: usize) {
+        let counters = &self.peer.counters;
+        counters.frames_out.store(counters.frames_out.load(Relaxed) + frames, Relaxed);
+        counters.bytes_out.store(counters.bytes_out.load(Relaxed) + bytes as u64, Relaxed);
+    }
+
+    /// Begins the close handshake: `last` (a `bye`), then the close frame, behind what waits. Does
+    /// nothing where one is under way already, but `done` is told at the end all the same.
+    pub fn begin_close(&self, close: &Close, last: Option<&Bytes>, wait: Duration, done: Option<mpsc::Sender<Closed>>) {
+        let inner = &mut *self.inner.borrow_mut();
+        if inner.stage == Stage::Open {
+            if let Some(last) = last
+                && inner.ws.get_mut().send(last, true).is_err()
+            {
+                inner.die();
+            }
+            inner.send_close(close);
+            inner.end_with(End { clean: false, code: close.code, reason: close.reason.clone(), ours: true }, wait);
+        }
+        if let Some(ending) = &mut inner.ending {
+            ending.done.extend(done);
+        } else if let Some(done) = done {
+            // Dead by an error that its task has not seen yet.
+            let deadline = Box::pin(sleep_until(Instant::now()));
+            inner.ending = Some(Box::new(Ending { end: lost(), deadline, done: vec![done] }));
+        }
+        inner.wake();
+    }
+
+    /// Ends without a handshake.
+    pub fn cut(&self) {
+        self.inner.borrow_mut().die();
+    }
+
+    /// For the connection's own task alone.
+    pub fn poll_step(&self, cx: &mut Context<'_>) -> Poll<Step> {
+        let inner = &mut *self.inner.borrow_mut();
+        if !inner.waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            inner.waker = Some(cx.waker().clone());
+        }
+        if inner.stage == Stage::Dead {
+            return Poll::Ready(Step::Over(None));
+        }
+        if let Some(ending) = &mut inner.ending
+            && ending.deadline.as_mut().poll(cx).is_ready()
+        {
+            inner.die();
+            return Poll::Ready(Step::Over(None));
+        }
+        if self.poll_outbox(inner, cx).is_err() {
+            inner.die();
+            return Poll::Ready(Step::Over(None));
+        }
+        if inner.ws.get_mut().take_page_written() {
+            return Poll::Ready(Step::PageWritten);
+        }
+        if inner.session.waits_for_outbox() && inner.ws.get_ref().waiting() > 0 {
+            // An echo is read no faster than it is taken back.
+            return Poll::Pending;
+        }
+        match Pin::new(&mut inner.ws).poll_next(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(None) => {
+                inner.finish_handshake();
+                Poll::Ready(Step::Over(None))
+            }
+            Poll::Ready(Some(Ok(message))) => {
+                if let Message::Close(frame) = &message {
+                    inner.heard_close(frame.as_ref());
+                }
+                Poll::Ready(Step::Message(message))
+            }
+            Poll::Ready(Some(Err(e))) => {
+                let fault = fault(&e);
+                if fault.is_none() {
+                    inner.die();
+                }
+                Poll::Ready(Step::Over(fault))
+            }
+        }
+    }
+
+    /// Registers the waker where something waits for the socket.
+    fn poll_outbox(&self, inner: &mut Inner, cx: &mut Context<'_>) -> std::io::Result<()> {
+        let io = inner.ws.get_mut();
+        if io.waiting() == 0 && self.peer.counters.sendq.load(Relaxed) == 0 {
+            return Ok(());
+        }
+        let outcome = match io.poll_drain(cx) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Ok(()),
+        };
+        self.peer.counters.sendq.store(io.waiting(), Relaxed);
+        outcome
+    }
+
+    /// Waits until `ready` is, and goes on emptying the outbox meanwhile. Nothing is read.
+    pub fn poll_meanwhile(&self, cx: &mut Context<'_>) {
+        let inner = &mut *self.inner.borrow_mut();
+        inner.waker = Some(cx.waker().clone());
+        if inner.stage != Stage::Dead && self.poll_outbox(inner, cx).is_err() {
+            inner.die();
+        }
+    }
+
+    /// The end of the connection's task: whatever is still owed is sent, and TLS and TCP are closed
+    /// in order. `fault`: what the other side broke.
+    pub async fn farewell(&self, fault: Option<Close>) {
+        if let Some(close) = fault {
+            let inner = &mut *self.inner.borrow_mut();
+            if inner.stage == Stage::Open {
+                inner.send_close(&close);
+            }
+            inner.end_with(End { clean: false, code: close.code, reason: close.reason, ours: true }, CLOSE_WAIT);
+        }
+        if self.inner.borrow().stage != Stage::Dead {
+            // Whoever does not take its end in time has no claim to an orderly one.
+            let _ = timeout_at(Instant::now() + CLOSE_WAIT, self.close_stream()).await;
+        }
+    }
+
+    async fn close_stream(&self) -> std::io::Result<()> {
+        std::future::poll_fn(|cx| self.inner.borrow_mut().ws.get_mut().poll_drain(cx)).await?;
+        self.inner.borrow_mut().ws.get_mut().send_close_notify();
+        std::future::poll_fn(|cx| self.inner.borrow_mut().ws.get_mut().poll_drain(cx)).await?;
+        std::future::poll_fn(|cx| self.inner.borrow_mut().ws.get_mut().poll_shutdown_socket(cx)).await?;
+        let mut left = LINGER_BYTES;
+        while left > 0 {
+            let taken = std::future::poll_fn(|cx| {
+                let mut scratch = [0; 2048];
+                let mut buf = ReadBuf::new(&mut scratch);
+                let io = &mut self.inner.borrow_mut();
+                io.ws.get_mut().poll_read_socket(cx, &mut buf).map_ok(|()| buf.filled().len())
+            })
+            .await?;
+            if taken == 0 {
+                break;
+            }
+            left = left.saturating_sub(taken);
+        }
+        Ok(())
+    }
+
+    /// How it ended, and who waits to hear that the socket is closed.
+    pub fn take_ending(&self) -> (End, Vec<mpsc::Sender<Closed>>) {
+        match self.inner.borrow_mut().ending.take() {
+            Some(ending) => (ending.end, ending.done),
+            None => (lost(), Vec::new()),
+        }
+    }
+}
+
+/// The end of a connection that broke (RFC 6455, 7.1.5).
+fn lost() -> End {
+    End { clean: false, code: ABNORMAL, reason: String::new(), ours: false }
+}
+
+impl Inner {
+    fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn die(&mut self) {
+        self.stage = Stage::Dead;
+        self.wake();
+    }
+
+    fn flush(&mut self) {
+        // The outbox takes everything at once, so there is nothing to wait for.
+        let _ = Pin::new(&mut self.ws).poll_flush(&mut Context::from_waker(Waker::noop()));
+    }
+
+    fn send_close(&mut self, close: &Close) {
+        let frame = CloseFrame { code: close.code.into(), reason: close::reason(&close.reason).into() };
+        if Pin::new(&mut self.ws).start_send(Message::Close(Some(frame))).is_err() {
+            return self.die();
+        }
+        self.flush();
+        self.stage = Stage::Closing;
+    }
+
+    /// The first end counts.
+    fn end_with(&mut self, end: End, wait: Duration) {
+        if self.ending.is_none() {
+            let deadline = Box::pin(sleep_until(Instant::now() + wait));
+            self.ending = Some(Box::new(Ending { end, deadline, done: Vec::new() }));
+        }
+    }
+
+    /// The other side's close frame; tungstenite answers it.
+    fn heard_close(&mut self, frame: Option<&CloseFrame>) {
+        self.flush();
+        let (code, reason) = frame.map_or((NO_STATUS, ""), |f| (u16::from(f.code), f.reason.as_str()));
+        self.end_with(End { clean: true, code, reason: reason.to_string(), ours: false }, CLOSE_WAIT);
+        if let Some(ending) = &mut self.ending {
+            ending.end.clean = true;
+        }
+        if self.stage == Stage::Open {
+            self.stage = Stage::Closing;
+        }
+    }
+
+    /// The stream ended: in order after a close frame, else the connection is lost.
+    fn finish_handshake(&mut self) {
+        if self.ending.as_ref().is_none_or(|e| !e.end.clean) {
+            self.die();
+        }
+    }
+}
+
+/// The close that a broken stream is answered with; `None`: it is lost, there is nobody to answer.
+fn fault(error: &Error) -> Option<Close> {
+    let (code, reason) = match error {
+        Error::Capacity(_) => (close::TOO_BIG.code, "the message is over the limit"),
+        Error::Utf8(_) => (close::NOT_UTF8.code, "the text is not UTF-8"),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return None,
+        Error::Protocol(ProtocolError::UnmaskedFrameFromClient) => {
+            (close::PROTOCOL.code, "a client's frame must be masked")
+        }
+        Error::Protocol(_) => (close::PROTOCOL.code, "the framing is broken"),
+        _ => return None,
+    };
+    Some(Close { code, reason: reason.into() })
+}

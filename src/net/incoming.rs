@@ -1,0 +1,152 @@
+//! From an accepted socket to an open WebSocket: TLS, HTTP, the upgrade, each under its deadline.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::SystemTime;
+
+use ipnet::IpNet;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::mpsc;
+use tokio::task::spawn_local;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+
+use super::conn::Conn;
+use super::gate::{Place, Refusal};
+use super::http::{self, Upgrade};
+use super::io::Io;
+use super::session::Session;
+use super::socket::Socket;
+use super::worker::Worker;
+use crate::chat::id::ConnId;
+use crate::peer::{Counters, Peer};
+
+/// Held for each connection while it lives, so it is small; larger messages grow their own buffer.
+const READ_BUFFER: usize = 1024;
+/// The first byte of a TLS handshake record (RFC 8446, section 5.1).
+const TLS_HANDSHAKE: u8 = 22;
+
+/// A socket that has just been accepted.
+#[derive(Debug)]
+pub struct Incoming {
+    pub socket: Accepted,
+    pub door: Arc<Door>,
+    pub place: Place,
+    /// It is let in only to be told this.
+    pub refusal: Option<Refusal>,
+}
+
+#[derive(Debug)]
+pub enum Accepted {
+    Tcp(std::net::TcpStream, SocketAddr),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+/// What a connection inherits from the listener it came through.
+#[derive(Debug)]
+pub struct Door {
+    pub tls: bool,
+    pub trusted_proxies: Vec<IpNet>,
+    pub unix: bool,
+}
+
+impl Door {
+    /// Are this peer's headers about other addresses believed?
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        self.unix || self.trusted_proxies.iter().any(|net| net.contains(&peer))
+    }
+}
+
+/// Takes what the accept loop hands over, for as long as there is one.
+pub async fn take(worker: Rc<Worker>, mut sockets: mpsc::Receiver<Incoming>) {
+    while let Some(incoming) = sockets.recv().await {
+        // Boxed and short-lived: what it needs is freed once the WebSocket has its own small task.
+        spawn_local(Box::pin(welcome(worker.clone(), incoming)));
+    }
+}
+
+async fn welcome(worker: Rc<Worker>, incoming: Incoming) {
+    let Incoming { socket, door, place, refusal } = incoming;
+    let (socket, peer) = match socket {
+        Accepted::Tcp(stream, peer) => match register(stream) {
+            Ok(stream) => (Socket::Tcp(stream), SocketAddr::new(peer.ip().to_canonical(), peer.port())),
+            Err(error) => return tracing::debug!(%error, "lost before it began"),
+        },
+        Accepted::Unix(stream) => match UnixStream::from_std(stream) {
+            Ok(stream) => (Socket::Unix(stream), SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)),
+            Err(error) => return tracing::debug!(%error, "lost before it began"),
+        },
+    };
+    let io = match secure(&worker, &door, socket).await {
+        Ok(Secured::Stream(io)) => io,
+        Ok(Secured::PlainHttp(io)) => return http::redirect_to_tls(&worker, io).await,
+        Err(error) => return tracing::debug!(address = %peer.ip(), %error, "no TLS"),
+    };
+    let Some(upgraded) = Box::pin(http::serve(&worker, io, &door, peer, refusal)).await else { return };
+    open(&worker, upgraded, place).await;
+}
+
+fn register(stream: std::net::TcpStream) -> io::Result<TcpStream> {
+    let stream = TcpStream::from_std(stream)?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+enum Secured {
+    Stream(Io),
+    /// Plain HTTP on a TLS port.
+    PlainHttp(Io),
+}
+
+async fn secure(worker: &Worker, door: &Door, socket: Socket) -> io::Result<Secured> {
+    let Some(tls) = worker.shared.tls.as_ref().filter(|_| door.tls) else {
+        return Ok(Secured::Stream(Io::plain(socket)));
+    };
+    let limit = worker.config().timeouts.tls;
+    let accept = async {
+        if socket.peek_byte().await?.is_some_and(|first| first != TLS_HANDSHAKE && first.is_ascii_uppercase()) {
+            return Ok(Secured::PlainHttp(Io::plain(socket)));
+        }
+        let stream = TlsAcceptor::from(tls.clone()).accept(socket).await?;
+        Ok(Secured::Stream(Io::tls(stream)))
+    };
+    timeout(limit, accept).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+async fn open(worker: &Rc<Worker>, upgrade: Upgrade, socket_place: Place) {
+    let Upgrade { mut io, read, kind, address, port, origin, agent, place } = upgrade;
+    let config = worker.config();
+    let limits = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        // The outbox of `Io` takes whatever is written, so tungstenite buffers nothing.
+        .write_buffer_size(0)
+        .max_message_size(Some(config.limits.frame))
+        .max_frame_size(Some(config.limits.frame));
+    io.become_outbox();
+    let (tls, alpn) = match io.tls_facts() {
+        Some((version, alpn)) => (Some(version), alpn.map(|a| String::from_utf8_lossy(a).into())),
+        None => (None, None),
+    };
+    let id = ConnId(worker.shared.next_id.fetch_add(1, Relaxed));
+    let peer = Arc::new(Peer {
+        id,
+        address,
+        port,
+        dialect: kind.dialect(),
+        tls,
+        alpn,
+        origin,
+        agent,
+        since: SystemTime::now(),
+        counters: Counters::default(),
+    });
+    let ws = WebSocketStream::from_partially_read(io, read.to_vec(), Role::Server, Some(limits)).await;
+    let session = Session::new(kind, worker.now(), &config);
+    tracing::debug!(client = id.0, address = %peer.address, "connected");
+    worker.adopt(Conn::new(peer, ws, session, [Some(socket_place), Some(place)]));
+}

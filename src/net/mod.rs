@@ -1,0 +1,47 @@
+//! The network: listeners, HTTP, WebSockets, and the workers that own the connections.
+//!
+//! Nothing here knows rooms or users beyond the lists that the hub has it keep.
+
+mod conn;
+pub mod gate;
+mod headers;
+mod http;
+pub mod incoming;
+mod io;
+pub mod listen;
+pub mod page;
+mod session;
+mod socket;
+pub mod worker;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
+
+use crate::config::Config;
+use crate::guest::GuestKey;
+use crate::hub::link::ToHub;
+use crate::state::State;
+use gate::Gate;
+use page::Page;
+
+/// What all workers share.
+#[derive(Debug)]
+pub struct Shared {
+    /// In force now; replaced whole by a reload.
+    pub config: ArcSwap<Config>,
+    pub page: ArcSwap<Page>,
+    pub gate: Arc<Gate>,
+    pub guests: GuestKey,
+    pub state: State,
+    /// Absent where no listener speaks TLS.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    pub hub: mpsc::Sender<ToHub>,
+    /// The next connection's number.
+    pub next_id: AtomicU64,
+    /// All times of sessions are counted from here.
+    pub started: Instant,
+}

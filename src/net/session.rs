@@ -1,0 +1,254 @@
+//! What one client's messages mean: its rate, its dialect, its hello, its pings.
+//!
+//! The session checks and translates; it decides nothing about rooms or users, and it does no I/O.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio_tungstenite::tungstenite::protocol::Message;
+
+use super::Shared;
+use crate::chat::event::{ClientFrame, Close, Dialect, ErrorCode, ErrorFrame, Hello, Identity, Input, ServerFrame};
+use crate::chat::rate::TokenBucket;
+use crate::config::{Config, Timeouts};
+use crate::peer::Peer;
+use crate::wire::close;
+use crate::wire::frame::text_frame;
+use crate::wire::json::{self, Extra, HelloFrame, Said};
+use crate::wire::text;
+
+/// The version of the JSON dialect.
+const VERSION: u64 = 1;
+/// Pings and pongs of the WebSocket protocol that one connection may send: a second, and at once.
+const CONTROL_RATE: f64 = 10.0;
+const CONTROL_BURST: u32 = 100;
+/// Refused messages, in bursts, after which a client is flooding and is closed.
+const STRIKES: u32 = 5;
+/// A WebSocket ping without payload (RFC 6455, section 5.5.2).
+const PING: [u8; 2] = [0x89, 0];
+/// Pings without any answer after which a connection counts as dead.
+const PINGS: u8 = 2;
+
+/// What a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Json,
+    Text,
+    Echo,
+}
+
+impl Kind {
+    pub fn dialect(self) -> Dialect {
+        match self {
+            Kind::Json => Dialect::Json,
+            Kind::Text | Kind::Echo => Dialect::Text,
+        }
+    }
+}
+
+/// What a message, or the passing of time, leads to.
+#[derive(Debug)]
+pub enum Heard {
+    Nothing,
+    /// To be sent back.
+    Reply(Bytes),
+    /// For the hub, in this order.
+    Hub(Input, Option<Input>),
+    ReplyAndHub(Bytes, Input),
+    Close(Close),
+    Echo(Message),
+}
+
+#[derive(Debug)]
+pub struct Session {
+    pub kind: Kind,
+    /// It has said something that counts as hello.
+    greeted: bool,
+    /// It said `hello` itself, so it answers pings of the JSON dialect.
+    knows_ping: bool,
+    messages: TokenBucket,
+    strikes: TokenBucket,
+    control: TokenBucket,
+    since: Duration,
+    heard_at: Duration,
+    pinged_at: Duration,
+    /// Pings since it was last heard.
+    unanswered: u8,
+    /// The last ping has not been answered by a pong yet.
+    measuring: bool,
+}
+
+impl Session {
+    pub fn new(kind: Kind, now: Duration, config: &Config) -> Self {
+        let (rate, burst) = (config.limits.rate.0, config.limits.burst);
+        Session {
+            kind,
+            greeted: kind != Kind::Json,
+            knows_ping: false,
+            messages: TokenBucket::new(rate, burst),
+            strikes: TokenBucket::new(rate, burst.saturating_mul(STRIKES)),
+            control: TokenBucket::new(CONTROL_RATE, CONTROL_BURST),
+            since: now,
+            heard_at: now,
+            pinged_at: now,
+            unanswered: 0,
+            measuring: false,
+        }
+    }
+
+    /// An echo is read no faster than it is taken back.
+    pub fn waits_for_outbox(&self) -> bool {
+        self.kind == Kind::Echo
+    }
+
+    pub fn hear(&mut self, message: Message, shared: &Shared, config: &RefCell<Arc<Config>>, peer: &Peer) -> Heard {
+        let now = shared.started.elapsed();
+        self.note(&message, now, peer);
+        match message {
+            Message::Close(_) | Message::Frame(_) => Heard::Nothing,
+            Message::Ping(_) | Message::Pong(_) => {
+                if matches!(message, Message::Pong(_)) {
+                    self.measure(now, peer);
+                }
+                // tungstenite answers each ping: they are not free.
+                if self.control.take(now).is_err() { flooding() } else { Heard::Nothing }
+            }
+            message if self.kind == Kind::Echo => Heard::Echo(message),
+            Message::Binary(_) => Heard::Close(close::BINARY.close()),
+            Message::Text(text) if self.kind == Kind::Json => {
+                self.hear_json(text.as_str(), now, shared, &config.borrow(), peer)
+            }
+            Message::Text(text) => match self.messages.take(now) {
+                // Copied: what tungstenite hands out keeps its whole read buffer alive.
+                Ok(()) => Heard::Hub(Input::Text { conn: peer.id, text: text.as_str().to_owned() }, None),
+                Err(retry) => self.too_fast(0, retry, now, &config.borrow()),
+            },
+        }
+    }
+
+    fn note(&mut self, message: &Message, now: Duration, peer: &Peer) {
+        self.heard_at = now;
+        self.unanswered = 0;
+        let counters = &peer.counters;
+        counters.heard.store((now - self.since).as_millis() as u64, Relaxed);
+        if matches!(message, Message::Text(_) | Message::Binary(_)) {
+            counters.frames_in.store(counters.frames_in.load(Relaxed) + 1, Relaxed);
+            counters.bytes_in.store(counters.bytes_in.load(Relaxed) + message.len() as u64, Relaxed);
+        }
+    }
+
+    fn hear_json(&mut self, text: &str, now: Duration, shared: &Shared, config: &Config, peer: &Peer) -> Heard {
+        let parsed = json::parse(text);
+        if matches!(parsed.said, Ok(Said::Pong)) {
+            self.measure(now, peer);
+            return if self.control.take(now).is_err() { flooding() } else { Heard::Nothing };
+        }
+        if let Err(retry) = self.messages.take(now) {
+            return self.too_fast(parsed.seq, retry, now, config);
+        }
+        let said = match parsed.said {
+            Ok(said) => said,
+            Err(refusal) => return error(refusal.re, refusal.code, refusal.message),
+        };
+        let frame = |frame| Input::Frame { conn: peer.id, seq: parsed.seq, frame };
+        match said {
+            Said::Hello(hello) => match self.hello(*hello, parsed.seq, shared) {
+                Ok(hello) => {
+                    (self.greeted, self.knows_ping) = (true, true);
+                    Heard::Hub(frame(ClientFrame::Hello(hello)), None)
+                }
+                Err(heard) => *heard,
+            },
+            Said::Frame(said) => match self.implied_hello(peer) {
+                Some(hello) => Heard::Hub(hello, Some(frame(said))),
+                None => Heard::Hub(frame(said), None),
+            },
+            Said::Ping(payload) => {
+                let pong = text_frame(&json::pong(&payload));
+                match self.implied_hello(peer) {
+                    Some(hello) => Heard::ReplyAndHub(pong, hello),
+                    None => Heard::Reply(pong),
+                }
+            }
+            Said::Pong => Heard::Nothing,
+            Said::Bye => Heard::Close(close::NORMAL.close()),
+        }
+    }
+
+    /// A first frame that is no hello counts as said after an empty one.
+    fn implied_hello(&mut self, peer: &Peer) -> Option<Input> {
+        if std::mem::replace(&mut self.greeted, true) {
+            return None;
+        }
+        Some(Input::Frame { conn: peer.id, seq: 0, frame: ClientFrame::Hello(Hello::default()) })
+    }
+
+    fn hello(&self, hello: HelloFrame, re: u64, shared: &Shared) -> Result<Hello, Box<Heard>> {
+        if let Some(v) = hello.v.filter(|v| *v != VERSION) {
+            let message = format!("this server speaks version {VERSION} of the dialect, not {v}");
+            return Err(Box::new(error(re, ErrorCode::BadRequest, message)));
+        }
+        if hello.token.is_some() {
+            let reason = "this server takes no tokens: connect without one".into();
+            return Err(Box::new(Heard::Close(Close { code: close::UNAUTHORIZED.code, reason })));
+        }
+        let identity = match hello.guest.as_deref().and_then(|signed| shared.guests.check(signed)) {
+            Some(id) => Identity::Guest(id.to_owned()),
+            // Not ours (a lost key, another site's): a new guest, as on the first visit.
+            None => Identity::NewGuest,
+        };
+        Ok(hello.with(identity))
+    }
+
+    fn too_fast(&mut self, re: u64, retry: Duration, now: Duration, config: &Config) -> Heard {
+        if self.strikes.take(now).is_err() {
+            return flooding();
+        }
+        let message = "too many messages; wait a moment".into();
+        let frame = ServerFrame::Error(ErrorFrame { re, code: ErrorCode::RateLimited, message, retry: Some(retry) });
+        match self.kind {
+            Kind::Json => Heard::Reply(text_frame(&json::encode(&frame, &Extra::default()))),
+            Kind::Text | Kind::Echo => match text::line(&frame, config.chat.locale.into()) {
+                Some(line) => Heard::Reply(text_frame(&line)),
+                None => Heard::Nothing,
+            },
+        }
+    }
+
+    /// What the passing of time leads to: no hello, a ping that is due, silence.
+    pub fn check(&mut self, now: Duration, timeouts: &Timeouts) -> Heard {
+        if !self.greeted && now.saturating_sub(self.since) >= timeouts.hello {
+            return Heard::Close(close::NO_HELLO.close());
+        }
+        let last = if self.unanswered == 0 { self.heard_at } else { self.pinged_at };
+        if now.saturating_sub(last) < timeouts.ping {
+            return Heard::Nothing;
+        }
+        if self.unanswered >= PINGS {
+            return Heard::Close(close::NO_PONG.close());
+        }
+        self.unanswered += 1;
+        self.pinged_at = now;
+        self.measuring = true;
+        if self.knows_ping { Heard::Reply(text_frame(&json::ping())) } else { Heard::Reply(Bytes::from_static(&PING)) }
+    }
+
+    fn measure(&mut self, now: Duration, peer: &Peer) {
+        if std::mem::take(&mut self.measuring) {
+            let micros = now.saturating_sub(self.pinged_at).as_micros().clamp(1, u128::from(u32::MAX));
+            peer.counters.rtt.store(micros as u32, Relaxed);
+        }
+    }
+}
+
+fn flooding() -> Heard {
+    Heard::Close(close::FLOODING.close())
+}
+
+fn error(re: u64, code: ErrorCode, message: String) -> Heard {
+    let frame = ServerFrame::Error(ErrorFrame { re, code, message, retry: None });
+    Heard::Reply(text_frame(&json::encode(&frame, &Extra::default())))
+}

@@ -1,0 +1,8 @@
+//! The control sockets and `wschatctl` together: the real server on a real Unix socket, the real
+//! program, and a daemon behind them that is played by [`fake`].
+
+mod bind;
+mod commands;
+mod fake;
+mod interface;
+mod socket;
