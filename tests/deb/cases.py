@@ -185,7 +185,7 @@ def audit(house, package):
 
 @case("each connection is in the journal at the level debug, with fields")
 def fields(house, package):
-    house.configure('[log]\nlevel = "debug"')
+    house.configure("[log]", 'level = "debug"')
     house.systemctl("restart", "wschat")
     with house.client("ann") as ann:
         ann.say("hello")
@@ -211,7 +211,7 @@ def fields(house, package):
 @case("systemctl reload brings a changed configuration into force and disturbs nobody")
 def reload(house, package):
     with house.client("ann") as ann:
-        house.configure('[limits]\ntext = "1KiB"')
+        house.configure("[limits]", 'text = "1KiB"')
         pid = house.pid()
         house.systemctl("reload", "wschat")
         with house.client("bob") as bob:
@@ -224,7 +224,7 @@ def reload(house, package):
 def bad_reload(house, package):
     with house.client("ann") as ann:
         pid = house.pid()
-        house.configure("[limits]\nflyng_pigs = 3")
+        house.configure("[limits]", "flyng_pigs = 3")
         check(house.try_run("systemctl", "reload", "wschat").returncode != 0, "the reload succeeded")
         wait_for("the mistake in the journal", lambda: "flyng_pigs" in house.journal_text())
         same(house.show("ActiveState"), "active", "the unit")
@@ -235,7 +235,7 @@ def bad_reload(house, package):
 
 @case("a bad file at the start ends in 78, and is not tried again and again")
 def bad_start(house, package):
-    house.configure("[limits]\nflyng_pigs = 3")
+    house.configure("[limits]", "flyng_pigs = 3")
     check(house.try_run("systemctl", "restart", "wschat").returncode != 0, "the start succeeded")
     same(house.show("ActiveState"), "failed", "the unit")
     same(house.show("ExecMainStatus"), "78", "exit status")
@@ -277,7 +277,7 @@ def hold_up_the_start(house):
 @case("a proxy on a Unix socket waits for the next daemon too")
 def waiting_proxy(house, package):
     path = "/run/wschat/http.sock"
-    house.configure(f'[[listen]]\naddress = "{path}"\ntls = false')
+    house.configure("[[listen]]", f'address = "{path}"', "tls = false")
     house.systemctl("restart", "wschat")
     hold_up_the_start(house)
     with socket.socket(socket.AF_UNIX) as waiting:
@@ -364,7 +364,7 @@ def second_daemon(house, control, address):
 
 @case("an upgrade keeps configuration and state, restarts the daemon and refuses nobody")
 def upgrade(house, package):
-    house.configure('[limits]\ntext = "1KiB"')
+    house.configure("[limits]", 'text = "1KiB"')
     config = house.path(CONFIG).read_text()
     house.systemctl("reload", "wschat")
     state = state_of(house)
