@@ -29,7 +29,7 @@ pub struct CidKey {
 /// What became of it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Said {
-    /// On its way into the log.
+    /// On its way into the log; or, where the log has no such message under way, refused by it.
     Pending(Ticket),
     /// In the room's stream of this epoch.
     Kept { epoch: Arc<str>, seq: Seq, id: String },
@@ -43,7 +43,7 @@ struct Slot {
 #[derive(Default)]
 pub struct CidWindow {
     slots: HashMap<CidKey, Slot>,
-    /// In the order of `since`. A key that was forgotten and came again is in it twice; `since`
+    /// In the order of `since`. A key that was begun again is in it twice; `since`
     /// tells which one counts.
     order: VecDeque<(Duration, CidKey)>,
 }
@@ -67,13 +67,6 @@ impl CidWindow {
             && slot.said == Said::Pending(ticket)
         {
             slot.said = Said::Kept { epoch, seq, id };
-        }
-    }
-
-    /// The log has refused it: it may be said anew.
-    pub fn forget(&mut self, key: &CidKey, ticket: Ticket) {
-        if self.slots.get(key).is_some_and(|slot| slot.said == Said::Pending(ticket)) {
-            self.slots.remove(key);
         }
     }
 
@@ -112,10 +105,9 @@ mod tests {
     }
 
     #[test]
-    fn what_was_refused_can_be_said_again_and_counts_from_then() {
+    fn what_is_said_anew_counts_from_then() {
         let mut window = CidWindow::default();
         window.begin(key("a"), Ticket(1), Duration::ZERO);
-        window.forget(&key("a"), Ticket(1));
         window.begin(key("a"), Ticket(2), Duration::from_secs(300));
         window.begin(key("b"), Ticket(3), Duration::from_secs(700));
         assert_eq!(window.find(&key("a"), Duration::from_secs(700)), Some(&Said::Pending(Ticket(2))));

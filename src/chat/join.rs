@@ -111,17 +111,22 @@ impl Hub {
             return;
         }
         room.stream = Some(Stream { epoch, head, first });
-        // One by one: while others still wait, nobody's leaving closes the room.
-        while let Some((conn, waiter)) = self.rooms.get_mut(&id).and_then(|room| room.waiting.pop_first()) {
+        let waiting: Vec<ConnId> = room.waiting.keys().copied().collect();
+        for conn in waiting {
+            let Some(room) = self.rooms.get_mut(&id) else { return };
+            // A hello keeps its place until it is answered, so that the room stays open for it; a
+            // join leaves it now. While others still wait, nobody's leaving closes the room.
+            let joins = matches!(room.waiting.get(&conn), Some(Waiter::Join { .. }));
+            let waiter = if joins { room.waiting.remove(&conn) } else { None };
             self.stop_waiting(conn, id);
             match waiter {
-                Waiter::Hello => self.welcome_when_ready(conn, turn),
-                Waiter::Join { re, ask, held } => {
+                Some(Waiter::Join { re, ask, held }) => {
                     self.enter(conn, re, id, ask, turn);
                     for Held { seq, frame } in held {
                         self.frame(conn, seq, frame, turn);
                     }
                 }
+                _ => self.welcome_when_ready(conn, turn),
             }
         }
         self.review(id, turn);

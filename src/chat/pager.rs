@@ -73,6 +73,8 @@ impl CatchUp {
                 return None;
             }
             self.cursor = entry.seq;
+            // Once something has been sent, what is missing after it is a hole.
+            self.may_skip_to = 0;
             let own = self.acks.contains_key(&entry.seq);
             self.acks_so_far(&mut frames);
             if !own {

@@ -36,10 +36,10 @@ impl People {
         match self.users.get_mut(user) {
             Some(known) => known.conns.push(conn),
             None => {
-                // Most people have one connection: room for exactly that.
-                let mut conns = Vec::with_capacity(1);
-                conns.push(conn);
-                self.users.insert(user.clone(), User { nick, conns, held_until: None, waited_for_in: Vec::new() });
+                self.users.insert(
+                    user.clone(),
+                    User { nick, conns: vec![conn], held_until: None, waited_for_in: Vec::new() },
+                );
             }
         }
     }

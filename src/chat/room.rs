@@ -26,7 +26,8 @@ pub struct Room {
     pub catching_up: BTreeSet<ConnId>,
     /// Every user who counts as here.
     pub users: BTreeMap<UserId, Here>,
-    /// Connections that want something of the room and wait for the log to open it.
+    /// Connections for which the room is kept open: they wait for the log to open it, or for the
+    /// answer to their hello.
     pub waiting: BTreeMap<ConnId, Waiter>,
     /// In the order of the log.
     pub pending: VecDeque<Pending>,
@@ -66,9 +67,10 @@ pub struct Pending {
     pub again: Vec<(ConnId, u64)>,
 }
 
-/// One that waits for the room to be opened.
+/// One for which the room is kept open although it is no member yet.
 pub enum Waiter {
-    /// Its welcome says whether it was recovered, so it needs to know all its rooms first.
+    /// Its welcome says whether it was recovered, so it needs to know all its rooms first. Stays
+    /// until it is welcomed.
     Hello,
     Join {
         re: u64,

@@ -66,16 +66,16 @@ impl Hub {
         let Some(id) = self.room_joined(conn, re, name, turn) else { return };
         let Some(from) = self.author(conn) else { return };
         let Some(dialect) = self.clients.get(&conn).map(|client| client.dialect) else { return };
+        let catching_up = self.rooms.get(&id).is_some_and(|room| room.catching_up.contains(&conn));
+        if catching_up && self.waiting_acks(conn, id) >= MAX_WAITING_ACKS {
+            let message = format!("you are still reading what you missed in room {name}");
+            return turn.retry(conn, re, ErrorCode::RateLimited, message);
+        }
         let key = cid.as_deref().map(|cid| CidKey { room: name.clone(), user: from.user.clone(), cid: cid.into() });
         if let Some(key) = &key
             && self.said_before(conn, re, id, key, turn)
         {
             return;
-        }
-        let catching_up = self.rooms.get(&id).is_some_and(|room| room.catching_up.contains(&conn));
-        if catching_up && self.waiting_acks(conn, id) >= MAX_WAITING_ACKS {
-            let message = format!("you are still reading what you missed in room {name}");
-            return turn.retry(conn, re, ErrorCode::RateLimited, message);
         }
         let record_id = self.record_id(turn.now.wall);
         let ticket = self.new_ticket();
@@ -100,6 +100,7 @@ impl Hub {
         let Some(room) = self.rooms.get_mut(&id) else { return false };
         match self.cids.find(key, turn.now.mono) {
             Some(Said::Pending(ticket)) => {
+                // Not under way any more and not kept: the log refused it, and it may be said anew.
                 let Some(pending) = room.pending.iter_mut().find(|pending| pending.ticket == *ticket) else {
                     return false;
                 };
@@ -173,9 +174,6 @@ impl Hub {
         let Some(id) = self.names.get(name).copied() else { return };
         let Some(room) = self.rooms.get_mut(&id) else { return };
         let Some(pending) = take_pending(&mut room.pending, ticket) else { return };
-        if let Some(key) = &pending.cid {
-            self.cids.forget(key, ticket);
-        }
         for (conn, re) in std::iter::once((pending.conn, pending.re)).chain(pending.again) {
             if self.clients.contains_key(&conn) {
                 let message = format!("the message to room {name} was not stored: {why}");

@@ -13,6 +13,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::chat::id::RoomName;
+pub use crate::wire::text::Locale;
 
 mod form;
 mod key;
@@ -96,14 +97,6 @@ pub struct Chat {
     pub presence_limit: usize,
     pub locale: Locale,
     pub allowed_origins: Origins,
-}
-
-/// Of the text dialect's own lines.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Locale {
-    #[default]
-    En,
-    ZhCn,
 }
 
 /// Pages that may connect, besides the one whose origin equals `Host`.

@@ -5,30 +5,24 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
-use ipnet::IpNet;
-use serde_json::Value;
 use tokio::sync::broadcast;
 use tokio::time::timeout;
 
 use super::protocol::{self as api, Refusal, seconds, time};
 use super::server::{Access, Caller, Replies};
+use super::values::{EventFilter, bad, close, cut, event_filter, filter, kind, level, room_name, target, user_id};
 use super::wire::{Call, Parameters};
 use crate::admin::{Admin, AdminError, ClientView, CloseError, DEADLINE, Event, EventKind, Filter, RoomView};
-use crate::chat::event::{Close, Dialect, Level, Target};
+use crate::chat::event::Close;
 use crate::chat::id::{ConnId, Nick, RoomName, UserId};
 
 /// Connections that the hub looks at for one page: the first rows are there at once, and nobody's
 /// message waits long.
 const PAGE: usize = 512;
-/// The close code of a kick (PROTOCOL.md, "Closing").
-const KICKED: u16 = 4003;
-/// The close code that asks a client to come back at once.
-const RECONNECT: u16 = 4200;
 /// The longest that the name service is waited for; the journal has the number in any case.
 const NAME_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -348,11 +342,7 @@ impl Desk<'_> {
     async fn notice(&self, mut with: Parameters) -> Result<api::Noticed, Trouble> {
         let target = target(with.need("target")?)?;
         let text: String = with.need("text")?;
-        let level = match with.take::<String>("level")?.as_deref() {
-            None | Some("info") => Level::Info,
-            Some("warn") => Level::Warn,
-            Some(other) => return Err(bad("level", other, "info or warn").into()),
-        };
+        let level = level(with.take::<String>("level")?.as_deref())?;
         with.end()?;
         if text.trim().is_empty() || text.len() > api::NOTICE_MAX {
             let expected = format!("1 to {} bytes of text", api::NOTICE_MAX);
@@ -482,132 +472,6 @@ async fn user_name(uid: u32) -> Option<String> {
     let look_up = tokio::task::spawn_blocking(move || nix::unistd::User::from_uid(uid.into()));
     let found = timeout(NAME_DEADLINE, look_up).await.ok()?.ok()?;
     Some(found.ok()??.name)
-}
-
-fn close(code: Option<u16>, reason: Option<String>, reconnect: bool) -> Result<Close, Refusal> {
-    let code = match (code, reconnect) {
-        (Some(code), true) if code != RECONNECT => return Err(bad("code", code, "none: reconnect sends 4200")),
-        (_, true) => RECONNECT,
-        (None, false) => KICKED,
-        // What may stand in a close frame (RFC 6455, section 7.4, and its registry).
-        (Some(code @ (1000..=1003 | 1007..=1014 | 3000..=4999)), false) => code,
-        (Some(code), false) => return Err(bad("code", code, "1000 to 1003, 1007 to 1014, or 3000 to 4999")),
-    };
-    let reason = reason.unwrap_or_else(|| match reconnect {
-        true => "an operator asks you to reconnect".to_owned(),
-        false => "kicked by an operator".to_owned(),
-    });
-    if reason.len() > api::REASON_MAX {
-        return Err(bad("reason", &reason, &format!("at most {} bytes, not {}", api::REASON_MAX, reason.len())));
-    }
-    Ok(Close { code, reason })
-}
-
-fn filter(value: Option<Value>) -> Result<Filter, Refusal> {
-    let mut with = Parameters::inside(value.unwrap_or(Value::Null), "filter", "filter.")?;
-    let filter = Filter {
-        user: with.take::<String>("user")?.map(|name| user_id("filter.user", &name)).transpose()?,
-        nick: with.take::<String>("nick")?.map(|name| nick(&name)).transpose()?,
-        ip: with.take::<String>("ip")?.map(|text| network(&text)).transpose()?,
-        room: with.take::<String>("room")?.map(|name| room_name("filter.room", &name)).transpose()?,
-        dialect: with.take::<String>("dialect")?.map(|name| dialect(&name)).transpose()?,
-        older: with.take::<f64>("older")?.map(|limit| duration("filter.older", limit)).transpose()?,
-        idle: with.take::<f64>("idle")?.map(|limit| duration("filter.idle", limit)).transpose()?,
-        sendq_over: with.take("sendq_over")?,
-    };
-    with.end()?;
-    Ok(filter)
-}
-
-/// Which events; all that is set must hold, and an event that lacks it does not match.
-#[derive(Debug, Default)]
-pub(super) struct EventFilter {
-    user: Option<UserId>,
-    nick: Option<String>,
-    ip: Option<IpNet>,
-    room: Option<RoomName>,
-    dialect: Option<Dialect>,
-}
-
-impl EventFilter {
-    pub(super) fn matches(&self, event: &Event) -> bool {
-        self.user.as_ref().is_none_or(|user| event.user.as_ref() == Some(user))
-            && self.nick.as_ref().is_none_or(|key| event.nick.as_ref().is_some_and(|nick| nick.key() == *key))
-            && self.ip.is_none_or(|net| event.address.is_some_and(|address| net.contains(&address)))
-            && self.room.as_ref().is_none_or(|room| event.room.as_ref() == Some(room))
-            && self.dialect.is_none_or(|dialect| event.dialect == Some(dialect))
-    }
-}
-
-fn event_filter(value: Option<Value>) -> Result<EventFilter, Refusal> {
-    let mut with = Parameters::inside(value.unwrap_or(Value::Null), "filter", "filter.")?;
-    let filter = EventFilter {
-        user: with.take::<String>("user")?.map(|name| user_id("filter.user", &name)).transpose()?,
-        nick: with.take::<String>("nick")?.map(|name| nick(&name)).transpose()?.map(|nick| nick.key()),
-        ip: with.take::<String>("ip")?.map(|text| network(&text)).transpose()?,
-        room: with.take::<String>("room")?.map(|name| room_name("filter.room", &name)).transpose()?,
-        dialect: with.take::<String>("dialect")?.map(|name| dialect(&name)).transpose()?,
-    };
-    with.end()?;
-    Ok(filter)
-}
-
-fn target(value: Value) -> Result<Target, Refusal> {
-    let mut with = Parameters::inside(value, "target", "target.")?;
-    let everyone: bool = with.take("everyone")?.unwrap_or(false);
-    let room: Option<String> = with.take("room")?;
-    let user: Option<String> = with.take("user")?;
-    let client: Option<u64> = with.take("client")?;
-    with.end()?;
-    match (everyone, room, user, client) {
-        (true, None, None, None) => Ok(Target::Everyone),
-        (false, Some(room), None, None) => Ok(Target::Room(room_name("target.room", &room)?)),
-        (false, None, Some(user), None) => Ok(Target::User(user_id("target.user", &user)?)),
-        (false, None, None, Some(client)) => Ok(Target::Conn(ConnId(client))),
-        _ => Err(bad("target", "none or several", "exactly one of everyone: true, room, user and client")),
-    }
-}
-
-fn user_id(parameter: &str, text: &str) -> Result<UserId, Refusal> {
-    UserId::parse(text).map_err(|e| bad(parameter, text, &e.to_string()))
-}
-
-fn room_name(parameter: &str, text: &str) -> Result<RoomName, Refusal> {
-    RoomName::parse(text).map_err(|_| bad(parameter, text, "1 to 64 letters, digits, '.', '_' or '-'"))
-}
-
-fn nick(text: &str) -> Result<Nick, Refusal> {
-    Nick::parse(text).map_err(|_| bad("filter.nick", text, "1 to 32 characters without control characters"))
-}
-
-/// A network, or an address alone.
-fn network(text: &str) -> Result<IpNet, Refusal> {
-    let alone = |_| text.parse::<IpAddr>().map(IpNet::from);
-    let parsed = text.parse::<IpNet>().or_else(alone);
-    parsed.map_err(|_| bad("filter.ip", text, "an address, or a network such as 192.0.2.0/24"))
-}
-
-fn dialect(text: &str) -> Result<Dialect, Refusal> {
-    let known = [Dialect::Json, Dialect::Text].into_iter().find(|dialect| dialect.as_str() == text);
-    known.ok_or_else(|| bad("filter.dialect", text, "json or text"))
-}
-
-fn duration(parameter: &str, limit: f64) -> Result<Duration, Refusal> {
-    Duration::try_from_secs_f64(limit).map_err(|_| bad(parameter, limit, "seconds, from 0 up"))
-}
-
-fn kind(name: &str) -> Result<EventKind, Refusal> {
-    let known = EventKind::ALL.into_iter().find(|kind| kind.as_str() == name);
-    known.ok_or_else(|| bad("types", name, &EventKind::ALL.map(EventKind::as_str).join(", ")))
-}
-
-fn bad(parameter: &str, value: impl ToString, expected: &str) -> Refusal {
-    Refusal::BadValue { parameter: parameter.into(), value: cut(&value.to_string()), expected: expected.into() }
-}
-
-/// A stranger's text at a length that a log and an answer can bear.
-fn cut(text: &str) -> String {
-    text.chars().take(128).collect()
 }
 
 fn failure(id: ConnId, error: impl ToString) -> api::Failure {

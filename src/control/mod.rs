@@ -12,4 +12,5 @@ mod calls;
 pub mod places;
 pub mod protocol;
 pub mod server;
+mod values;
 pub mod wire;

@@ -13,6 +13,12 @@ pub const SYSTEM_RUNTIME: &str = "/run/wschat";
 pub const CONTROL: &str = "control";
 /// The name of the backends' socket in the runtime folder.
 pub const PUSH: &str = "push";
+/// Who may open the operators' socket, besides root.
+pub const CONTROL_GROUP: &str = "wschat-admin";
+/// Who may open the backends' socket, besides root.
+pub const PUSH_GROUP: &str = "wschat-push";
+/// The sockets' mode: for owner and group.
+pub const SOCKET_MODE: u32 = 0o660;
 /// Names `wschatctl`'s socket in the environment.
 pub const SOCKET_VARIABLE: &str = "WSCHAT_SOCKET";
 

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::calls::{self, Outcome, Watching};
+use super::places;
 use super::protocol::{self, Refusal, Watched};
 use super::wire::{Call, MAX_CALL, Reply, encode};
 use crate::admin::{Admin, Event};
@@ -50,6 +51,22 @@ impl Access {
             Access::Push => protocol::PUSH,
         }
     }
+
+    /// The socket's name in the runtime folder.
+    pub fn file_name(self) -> &'static str {
+        match self {
+            Access::Control => places::CONTROL,
+            Access::Push => places::PUSH,
+        }
+    }
+
+    /// Whose members may open the socket, for [`super::bind::bind`].
+    pub fn group(self) -> &'static str {
+        match self {
+            Access::Control => places::CONTROL_GROUP,
+            Access::Push => places::PUSH_GROUP,
+        }
+    }
 }
 
 /// Who calls, as the kernel knew it when the connection was made.
@@ -71,10 +88,11 @@ pub async fn serve(listener: UnixListener, access: Access, admin: Admin, shutdow
     loop {
         let accepted = tokio::select! {
             () = &mut shutdown => break,
-            // Finished tasks leave the set as they end, so that its size is what is open.
+            // Finished tasks leave the set, so that its size is what is open.
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
             accepted = listener.accept() => accepted,
         };
+        while connections.try_join_next().is_some() {}
         match accepted {
             Ok((stream, _)) if connections.len() >= CONNECTIONS => turn_away(stream, access),
             Ok((stream, _)) => match credentials(&stream) {
@@ -321,5 +339,88 @@ impl Replies {
             true => Ok(()),
             false => self.half.write_all(&bytes).await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! What only shows after a long wait, under a clock that does not wait.
+
+    use super::*;
+    use crate::admin::{Closed, DaemonRequest, HubRequest};
+    use crate::chat::id::ConnId;
+    use crate::state::State;
+    use tokio::sync::mpsc;
+
+    struct Table {
+        caller: UnixStream,
+        hub: mpsc::Receiver<HubRequest>,
+        _daemon: mpsc::Receiver<DaemonRequest>,
+        _close: watch::Sender<bool>,
+    }
+
+    fn connected() -> Table {
+        let (hub_queue, hub) = mpsc::channel(4);
+        let (daemon_queue, _daemon) = mpsc::channel(4);
+        let admin = Admin::new(hub_queue, daemon_queue, broadcast::channel(4).0, State::default());
+        let (caller, stream) = UnixStream::pair().unwrap();
+        let (_close, closing) = watch::channel(false);
+        let who = Caller { uid: 0, gid: 0, pid: 0 };
+        tokio::spawn(Connection::new(stream, Access::Control, admin, who, closing).run());
+        Table { caller, hub, _daemon, _close }
+    }
+
+    async fn reply(caller: &mut UnixStream) -> serde_json::Value {
+        let mut bytes = Vec::new();
+        loop {
+            match caller.read_u8().await.unwrap() {
+                0 => return serde_json::from_slice(&bytes).unwrap(),
+                byte => bytes.push(byte),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_a_call_is_not_waited_for_and_an_idle_caller_is() {
+        let mut table = connected();
+        sleep(Duration::from_secs(3600)).await;
+        table.caller.write_all(b"{\"method\":\"org.varlink.service.GetInfo\"}\0{\"method\"").await.unwrap();
+        assert_eq!(reply(&mut table.caller).await["parameters"]["product"], "wschat");
+        // A byte now and then buys no time.
+        for _ in 0..9 {
+            sleep(Duration::from_secs(1)).await;
+            table.caller.write_all(b" ").await.unwrap();
+        }
+        let begun = Instant::now();
+        assert_eq!(reply(&mut table.caller).await["error"], "org.wschat.Control.Malformed");
+        assert!(begun.elapsed() <= Duration::from_secs(2));
+        assert_eq!(table.caller.read(&mut [0]).await.unwrap(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hub_that_hangs_is_told_of() {
+        let mut table = connected();
+        table.caller.write_all(b"{\"method\":\"org.wschat.Control.Ping\"}\0").await.unwrap();
+        let told = reply(&mut table.caller).await;
+        assert_eq!(
+            (&told["error"], &told["parameters"]["seconds"]),
+            (&"org.wschat.Control.TimedOut".into(), &30.into())
+        );
+        drop(table.hub);
+        table.caller.write_all(b"{\"method\":\"org.wschat.Control.Ping\"}\0").await.unwrap();
+        assert_eq!(reply(&mut table.caller).await["error"], "org.wschat.Control.Stopping");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_socket_that_will_not_close_is_a_failure_of_its_own() {
+        let mut table = connected();
+        let call = b"{\"method\":\"org.wschat.Control.Kick\",\"parameters\":{\"ids\":[1,2]}}\0";
+        table.caller.write_all(call).await.unwrap();
+        let Some(HubRequest::Close { ids, reply: answer, .. }) = table.hub.recv().await else { panic!("no kick") };
+        assert_eq!(ids, [ConnId(1), ConnId(2)]);
+        answer.send(Closed { id: ConnId(2), result: Ok(()) }).await.unwrap();
+        let told = reply(&mut table.caller).await;
+        let failed = serde_json::json!([{"id": 1, "error": "not closed within 30 s"}]);
+        assert_eq!(told["parameters"], serde_json::json!({"matched": 2, "done": 1, "failed": failed}));
     }
 }

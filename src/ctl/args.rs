@@ -50,6 +50,7 @@ pub enum Command {
     List(List),
     /// Show everything about one connection
     Show {
+        /// Its number, the first column of list
         #[arg(value_name = "ID")]
         id: u64,
     },
@@ -81,6 +82,7 @@ pub enum Command {
     Version,
     /// Print a completion script
     Completions {
+        /// For this shell
         #[arg(value_name = "SHELL", value_parser = PossibleValuesParser::new(SHELLS))]
         shell: String,
     },
@@ -240,6 +242,7 @@ pub struct Notice {
 pub enum Room {
     /// Show one room and who is in it
     Show {
+        /// Its name
         #[arg(value_name = "ROOM", value_parser = room)]
         room: String,
     },

@@ -13,14 +13,12 @@ use serde_json::Value;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::failure::Failure;
-use crate::control::places::Environment;
+use crate::control::places::{CONTROL_GROUP, Environment};
 use crate::control::protocol::Refusal;
 use crate::control::wire::{Call, Reply, encode};
 
 /// The longest reply that is taken: a reply about every room of a very large daemon is far below.
 const MAX_REPLY: usize = 256 * 1024 * 1024;
-/// Who may open the operators' socket, besides root.
-const ADMINS: &str = "wschat-admin";
 
 /// Which of the places holds the socket.
 pub fn find(environment: &Environment, asked: Option<&Path>) -> Result<PathBuf, Failure> {
@@ -185,7 +183,7 @@ fn permission_hint(path: &Path) -> String {
     let me = User::from_uid(geteuid()).ok().flatten().map_or_else(|| "USER".to_owned(), |user| user.name);
     let group = match std::fs::metadata(path) {
         // A folder in front of it is closed to us.
-        Err(_) => Some(ADMINS.to_owned()),
+        Err(_) => Some(CONTROL_GROUP.to_owned()),
         Ok(found) if found.mode() & 0o060 == 0o060 => {
             Group::from_gid(found.gid().into()).ok().flatten().map(|group| group.name).filter(|name| name != "root")
         }

@@ -260,13 +260,12 @@ fn kick(kick: &args::Kick, connect: &dyn Fn() -> Result<Daemon, Failure>, out: &
             eprintln!("wschatctl: connection {}: {}", failed.id, harmless(&failed.error));
         }
     }
-    let asked = kicked.matched.max(kicked.done + kicked.failed.len() as u64);
     match kicked.matched {
         0 if kick.allow_empty => Ok(()),
         0 => Err(Failure::Nothing("nobody matched; `wschatctl list` shows who is there".into())),
         _ if !kicked.failed.is_empty() => {
             let done = if kick.dry_run { kicked.matched } else { kicked.done };
-            Err(Failure::Partly { done, matched: asked.max(done + kicked.failed.len() as u64) })
+            Err(Failure::Partly { done, matched: done + kicked.failed.len() as u64 })
         }
         _ => Ok(()),
     }
@@ -295,17 +294,21 @@ fn notice(
 ) -> Result<(), Failure> {
     let text = match notice.text.as_str() {
         "-" => {
-            let mut text = String::new();
-            // One byte more than is taken, so that too much is refused and not cut.
+            let mut bytes = Vec::new();
+            // A little more than is taken, so that too much is refused and not cut.
             let most = api::NOTICE_MAX as u64 + 2;
-            io::stdin().lock().take(most).read_to_string(&mut text).map_err(Failure::Input)?;
-            text.strip_suffix('\n').map_or(text.clone(), str::to_owned)
+            io::stdin().lock().take(most).read_to_end(&mut bytes).map_err(Failure::Input)?;
+            if bytes.last() == Some(&b'\n') {
+                bytes.pop();
+            }
+            bytes
         }
-        text => text.to_owned(),
+        text => text.as_bytes().to_vec(),
     };
-    if text.trim().is_empty() || text.len() > api::NOTICE_MAX {
+    if text.len() > api::NOTICE_MAX || text.trim_ascii().is_empty() {
         return Err(Failure::Usage(format!("a notice has 1 to {} bytes of text", api::NOTICE_MAX)));
     }
+    let text = String::from_utf8(text).map_err(|_| Failure::Usage("a notice is text in UTF-8".into()))?;
     let target = api::Target {
         everyone: (notice.room.is_none() && notice.user.is_none() && notice.client.is_none()).then_some(true),
         room: notice.room.clone(),

@@ -15,9 +15,6 @@ pub fn page() -> String {
     let mut cli = Cli::command();
     cli.build();
     let mut roff = Roff::new();
-    let version = format!("wschatctl {}", env!("CARGO_PKG_VERSION"));
-    roff.control("TH", ["WSCHATCTL", "1", "", &version, "User Commands"]);
-
     roff.control("SH", ["NAME"]);
     roff.text([roman("wschatctl - see and steer the running wschat daemon")]);
     roff.control("SH", ["SYNOPSIS"]);
@@ -62,7 +59,14 @@ pub fn page() -> String {
     }
     roff.control("SH", ["SEE ALSO"]);
     roff.text([bold("wschat"), roman("(8), "), bold("wschat.toml"), roman("(5)")]);
-    roff.to_roff()
+    // The third argument is the date of the last change; the version says as much.
+    let title = format!(".TH WSCHATCTL 1 \"\" \"wschatctl {}\" \"User Commands\"\n", env!("CARGO_PKG_VERSION"));
+    let page = roff.render();
+    // The preamble, which defines the apostrophe, comes before everything else.
+    match page.find(".SH ") {
+        Some(at) => format!("{}{title}{}", &page[..at], &page[at..]),
+        None => page,
+    }
 }
 
 /// One command, or each of its own commands.
@@ -88,7 +92,8 @@ fn described(roff: &mut Roff, before: &str, command: &Command) {
     }
     roff.control("SS", [usage.as_str()]);
     let about = command.get_long_about().or(command.get_about()).map(ToString::to_string).unwrap_or_default();
-    prose(roff, &format!("{}.", about.trim_end_matches('.')));
+    // The first line of help has no full stop; here it is a sentence among others.
+    prose(roff, &format!("{}.", about.trim_end_matches('.')).replacen("\n\n", ".\n\n", 1));
     let aliases: Vec<&str> = command.get_visible_aliases().collect();
     if !aliases.is_empty() {
         prose(roff, &format!("Also called {}.", aliases.join(", ")));
@@ -179,7 +184,7 @@ With --json exactly one JSON document is printed, with the members that the colu
 {\"clients\":[...]}, show {\"client\":{...}}, rooms {\"rooms\":[...]}, room show {\"room\":{...}}, tls \
 {\"certificate\":{...}}, list --count {\"count\":N}. events prints one object a line. Times are RFC 3339 in UTC, \
 durations are seconds, sizes are bytes; lists are always arrays, what is absent is null. Later versions only add \
-members.
+members. A list that breaks off half-way ends with a status other than 0.
 
 kick and notice report matched and done, which are numbers, and failed, a list of {\"id\":N,\"error\":TEXT}. done \
 means that it has happened: the socket is closed, the text is written. In a kick by ids those that do not exist are \

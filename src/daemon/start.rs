@@ -42,8 +42,6 @@ const ORDERS: usize = 64;
 const EVENTS: usize = 1024;
 /// Accepted sockets that may wait for one worker.
 const SOCKETS: usize = 256;
-/// The mode of both control sockets: their group is the gate.
-const CONTROL_MODE: u32 = 0o660;
 
 /// Runs the daemon until it is told to stop. The exit status; what went wrong is the log's last line.
 pub fn run(config: Config, file: Option<PathBuf>) -> u8 {
@@ -208,10 +206,10 @@ type ControlSocket = (tokio::net::UnixListener, SocketFile, Access);
 fn control_sockets(config: &Config, environment: &Environment) -> Result<Vec<ControlSocket>, DaemonError> {
     let mut sockets = Vec::new();
     let wanted = [
-        (&config.control.socket, places::CONTROL, "wschat-admin", Access::Control),
-        (&config.control.push_socket, places::PUSH, "wschat-push", Access::Push),
+        (&config.control.socket, places::CONTROL, Access::Control),
+        (&config.control.push_socket, places::PUSH, Access::Push),
     ];
-    for (path, name, group, access) in wanted {
+    for (path, name, access) in wanted {
         let path = match path {
             Some(path) => path.clone(),
             None => {
@@ -220,7 +218,7 @@ fn control_sockets(config: &Config, environment: &Environment) -> Result<Vec<Con
                 folder.join(name)
             }
         };
-        let (listener, file) = bind::bind(&path, CONTROL_MODE, Some(group))?;
+        let (listener, file) = bind::bind(&path, places::SOCKET_MODE, Some(access.group()))?;
         sockets.push((listener, file, access));
     }
     Ok(sockets)

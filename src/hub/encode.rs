@@ -55,6 +55,6 @@ impl Encoder {
     }
 
     fn text(&self, frame: &ServerFrame) -> Option<Bytes> {
-        text::line(frame, self.locale.into()).map(|line| text_frame(&line))
+        text::line(frame, self.locale).map(|line| text_frame(&line))
     }
 }

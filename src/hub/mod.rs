@@ -19,7 +19,7 @@ use crate::admin::{Event, EventKind, HubRequest};
 use crate::chat::event::{Dialect, Effect, Happening, Input, Now, Settings};
 use crate::chat::hub::Hub;
 use crate::chat::id::{ConnId, RoomId};
-use crate::config::{Config, Locale};
+use crate::config::Config;
 use crate::guest::GuestKey;
 use crate::log::{Log, Retention};
 use crate::peer::Peer;
@@ -427,13 +427,4 @@ fn settings(config: &Config) -> Settings {
 pub fn retention(config: &Config) -> Retention {
     let keep = if config.history.store == crate::config::Store::None { 0 } else { config.history.keep };
     Retention { keep, keep_for: config.history.keep_for }
-}
-
-impl From<Locale> for crate::wire::text::Locale {
-    fn from(locale: Locale) -> Self {
-        match locale {
-            Locale::En => crate::wire::text::Locale::En,
-            Locale::ZhCn => crate::wire::text::Locale::ZhCn,
-        }
-    }
 }

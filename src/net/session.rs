@@ -211,7 +211,7 @@ impl Session {
         let frame = ServerFrame::Error(ErrorFrame { re, code: ErrorCode::RateLimited, message, retry: Some(retry) });
         match self.kind {
             Kind::Json => Heard::Reply(text_frame(&json::encode(&frame, &Extra::default()))),
-            Kind::Text | Kind::Echo => match text::line(&frame, config.chat.locale.into()) {
+            Kind::Text | Kind::Echo => match text::line(&frame, config.chat.locale) {
                 Some(line) => Heard::Reply(text_frame(&line)),
                 None => Heard::Nothing,
             },

@@ -12,7 +12,7 @@ use wschat::admin::{CertificateView, EventKind, Reloaded};
 use wschat::chat::event::{Level, Target};
 use wschat::chat::id::ConnId;
 
-use crate::fake::{Daemon, Ran, World, client, ctl_command, run, some};
+use crate::fake::{Daemon, Ran, World, client, ctl_command, run, some, until};
 use crate::socket::event;
 
 fn certificate() -> CertificateView {
@@ -223,7 +223,8 @@ fn notices() {
     assert!(matches!(&notices[3], (Target::Conn(ConnId(3)), _, _)));
     ends(&daemon.ctl(&["notice", "mumble"]), 1, "only 2 of 3");
     ends(&daemon.ctl(&["notice", "  "]), 64, "4096 bytes");
-    ends(&run(daemon.command(&["notice", "-"]), &[b'x'; 5000]), 64, "4096 bytes");
+    ends(&run(daemon.command(&["notice", "-"]), "大".repeat(2000).as_bytes()), 64, "4096 bytes");
+    ends(&run(daemon.command(&["notice", "-"]), b"caf\xe9\n"), 64, "UTF-8");
     ends(&daemon.ctl(&["notice", "x", "--room", "a b"]), 64, "--room");
 }
 
@@ -317,9 +318,7 @@ fn events_flow_until_the_daemon_stops() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    while daemon.events.receiver_count() == 0 {
-        std::thread::yield_now();
-    }
+    until("a watcher", || daemon.events.receiver_count() == 1);
     let mut lines = BufReader::new(watch.stdout.take().unwrap());
     for kind in [EventKind::Message, EventKind::Kick] {
         daemon.events.send(event(kind)).unwrap();
@@ -341,9 +340,7 @@ fn event_filters_and_words() {
     let daemon = Daemon::start(some());
     for filter in ["--user=u1", "--nick=ANN", "--ip=192.0.2.0/24", "--room=lobby", "--dialect=json"] {
         let mut watch = daemon.command(&["events", filter]).stdout(Stdio::piped()).spawn().unwrap();
-        while daemon.events.receiver_count() == 0 {
-            std::thread::yield_now();
-        }
+        until("a watcher", || daemon.events.receiver_count() == 1);
         let mut other = (*event(EventKind::Join)).clone();
         (other.user, other.nick, other.address, other.room, other.dialect) = (None, None, None, None, None);
         daemon.events.send(other.into()).unwrap();
@@ -353,13 +350,12 @@ fn event_filters_and_words() {
         let (_, rest) = line.split_once('\t').unwrap();
         assert_eq!(rest, "leave\t1\tu1\tAnn\t192.0.2.1\tlobby\tjson\tsome\\u{1b}[2Jwords\n", "{filter}");
         // Its reader is gone: that is the end, and a good one.
-        while watch.try_wait().unwrap().is_none() {
+        until("its end", || {
             let _ = daemon.events.send(event(EventKind::Leave));
-        }
+            watch.try_wait().unwrap().is_some()
+        });
         assert_eq!(watch.wait().unwrap().code(), Some(0), "{filter}");
-        while daemon.events.receiver_count() > 0 {
-            std::thread::yield_now();
-        }
+        until("no watcher", || daemon.events.receiver_count() == 0);
     }
     ends(&daemon.ctl(&["events", "--type", "flood"]), 64, "flood");
     ends(&daemon.ctl(&["events", "--idle", "1m"]), 64, "--idle");

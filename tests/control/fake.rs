@@ -20,6 +20,7 @@ use wschat::admin::*;
 use wschat::chat::event::{Close, Dialect, Level, Target};
 use wschat::chat::id::{ConnId, Nick, RoomName, UserId};
 use wschat::control::bind;
+use wschat::control::places::SOCKET_MODE;
 use wschat::control::server::{Access, serve};
 use wschat::peer::{Counters, Peer};
 use wschat::state::{Phase, State};
@@ -112,8 +113,9 @@ impl Daemon {
                     let state = State::default();
                     state.advance(Phase::Serving);
                     let admin = Admin::new(hub, daemon, events, state);
-                    let (control, _control) = bind::bind(&place.join("control"), 0o660, None).unwrap();
-                    let (push, _push) = bind::bind(&place.join("push"), 0o660, None).unwrap();
+                    let (control, _control) =
+                        bind::bind(&place.join(Access::Control.file_name()), SOCKET_MODE, None).unwrap();
+                    let (push, _push) = bind::bind(&place.join(Access::Push.file_name()), SOCKET_MODE, None).unwrap();
                     tokio::spawn(hub_task(hub_inbox, world.clone()));
                     tokio::spawn(daemon_task(daemon_inbox, world));
                     let (end, ended) = tokio::sync::watch::channel(false);
@@ -210,6 +212,16 @@ pub fn run(mut command: Command, input: &[u8]) -> Ran {
         status: status.code().unwrap_or(-1),
         stdout: String::from_utf8(stdout).unwrap(),
         stderr: String::from_utf8(stderr).unwrap(),
+    }
+}
+
+/// Waits for a state. A minute is far more than any of them takes: whoever waits so long has failed.
+#[track_caller]
+pub fn until(what: &str, mut reached: impl FnMut() -> bool) {
+    let begun = std::time::Instant::now();
+    while !reached() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "never came: {what}");
+        std::thread::yield_now();
     }
 }
 

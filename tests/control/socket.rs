@@ -11,7 +11,7 @@ use wschat::chat::event::Dialect;
 use wschat::chat::id::{ConnId, Nick, RoomName, UserId};
 use wschat::control::server::CONNECTIONS;
 
-use crate::fake::{Daemon, EVENTS, HELD, Raw, STUBBORN, World, client, some};
+use crate::fake::{Daemon, EVENTS, HELD, Raw, STUBBORN, World, client, some, until};
 
 pub fn event(kind: EventKind) -> Arc<Event> {
     Arc::new(Event {
@@ -53,9 +53,7 @@ fn a_kick_answers_when_the_last_socket_is_closed() {
     let mut kicker = daemon.raw();
     kicker.send(json!({"method": "org.wschat.Control.Kick", "parameters": {"filter": {"room": "lobby"}}}));
     // It is under way, and not answered: two are gone, one is waited for.
-    while daemon.world.lock().unwrap().closed.len() < 3 {
-        std::thread::yield_now();
-    }
+    until("three are closed", || daemon.world.lock().unwrap().closed.len() == 3);
     kicker.0.set_nonblocking(true).unwrap();
     assert_eq!(kicker.0.read(&mut [0; 1]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
     kicker.0.set_nonblocking(false).unwrap();
@@ -269,7 +267,7 @@ fn one_caller_too_many_is_told_so() {
     // The other socket has places of its own, and a place that is free again is free.
     Raw::connect(&daemon.push()).call("org.varlink.service.GetInfo", json!({}));
     open.pop();
-    while daemon.ctl(&["ping"]).status != 0 {}
+    until("a free place", || daemon.ctl(&["ping"]).status == 0);
 }
 
 #[test]
@@ -319,9 +317,7 @@ fn a_watcher_that_leaves_gives_its_place_back() {
     raw.reply().unwrap();
     assert_eq!(daemon.events.receiver_count(), 1);
     drop(raw);
-    while daemon.events.receiver_count() > 0 {
-        std::thread::yield_now();
-    }
+    until("no watcher", || daemon.events.receiver_count() == 0);
 }
 
 #[test]

@@ -14,7 +14,8 @@ use super::super::event::*;
 use super::super::id::{ConnId, Nick, RoomName, UserId};
 use super::world::{World, room};
 
-const SCHEDULES: u64 = 2500;
+/// In a plain run; `WSCHAT_SCHEDULES` asks for more.
+const SCHEDULES: u64 = 600;
 const STEPS: u32 = 150;
 const ROOMS: [&str; 4] = ["lobby", "a", "b", "c"];
 
@@ -23,7 +24,8 @@ fn simulation() {
     if let Ok(seed) = std::env::var("WSCHAT_SEED") {
         return schedule(seed.parse().expect("WSCHAT_SEED is a number"));
     }
-    for seed in 0..SCHEDULES {
+    let schedules = std::env::var("WSCHAT_SCHEDULES").map_or(SCHEDULES, |count| count.parse().expect("a number"));
+    for seed in 0..schedules {
         if let Err(failure) = catch_unwind(AssertUnwindSafe(|| schedule(seed))) {
             eprintln!("failing seed: {seed}");
             std::panic::resume_unwind(failure);
@@ -52,6 +54,7 @@ fn schedule(seed: u64) {
     let mut world = World::seeded(settings, seed);
     world.prompt = rng.random_bool(0.1);
     world.fast = rng.random_bool(0.3);
+    world.log.page = rng.random_range(0..4);
     let failing = if rng.random_bool(0.5) { 0.0 } else { 0.1 };
     let mut sim = Sim { world, rng, left_at: Vec::new(), said: 0, failing };
     for _ in 0..STEPS {

@@ -8,3 +8,6 @@ mod parse;
 
 pub use encode::{Extra, bye, encode, ping, pong};
 pub use parse::{HelloFrame, Parsed, Refusal, Said, parse};
+
+#[cfg(test)]
+mod tests;

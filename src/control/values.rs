@@ -1,0 +1,155 @@
+//! A call's parameters as the daemon's own types. What cannot be used is refused with its name, its
+//! value and what would be right.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde_json::Value;
+
+use super::protocol::{self as api, Refusal};
+use super::wire::Parameters;
+use crate::admin::{Event, EventKind, Filter};
+use crate::chat::event::{Close, Dialect, Level, Target};
+use crate::chat::id::{ConnId, Nick, RoomName, UserId};
+
+/// The close code of a kick (PROTOCOL.md, "Closing").
+const KICKED: u16 = 4003;
+/// The close code that asks a client to come back at once.
+const RECONNECT: u16 = 4200;
+
+/// What a kicked client is told.
+pub(super) fn close(code: Option<u16>, reason: Option<String>, reconnect: bool) -> Result<Close, Refusal> {
+    let code = match (code, reconnect) {
+        (Some(code), true) if code != RECONNECT => return Err(bad("code", code, "none: reconnect sends 4200")),
+        (_, true) => RECONNECT,
+        (None, false) => KICKED,
+        // What may stand in a close frame (RFC 6455, section 7.4, and its registry).
+        (Some(code @ (1000..=1003 | 1007..=1014 | 3000..=4999)), false) => code,
+        (Some(code), false) => return Err(bad("code", code, "1000 to 1003, 1007 to 1014, or 3000 to 4999")),
+    };
+    let reason = reason.unwrap_or_else(|| match reconnect {
+        true => "an operator asks you to reconnect".to_owned(),
+        false => "kicked by an operator".to_owned(),
+    });
+    if reason.len() > api::REASON_MAX {
+        return Err(bad("reason", &reason, &format!("at most {} bytes, not {}", api::REASON_MAX, reason.len())));
+    }
+    Ok(Close { code, reason })
+}
+
+/// Which connections; absent is all of them.
+pub(super) fn filter(value: Option<Value>) -> Result<Filter, Refusal> {
+    let mut with = Parameters::inside(value.unwrap_or(Value::Null), "filter", "filter.")?;
+    let filter = Filter {
+        user: with.take::<String>("user")?.map(|name| user_id("filter.user", &name)).transpose()?,
+        nick: with.take::<String>("nick")?.map(|name| nick(&name)).transpose()?,
+        ip: with.take::<String>("ip")?.map(|text| network(&text)).transpose()?,
+        room: with.take::<String>("room")?.map(|name| room_name("filter.room", &name)).transpose()?,
+        dialect: with.take::<String>("dialect")?.map(|name| dialect(&name)).transpose()?,
+        older: with.take::<f64>("older")?.map(|limit| duration("filter.older", limit)).transpose()?,
+        idle: with.take::<f64>("idle")?.map(|limit| duration("filter.idle", limit)).transpose()?,
+        sendq_over: with.take("sendq_over")?,
+    };
+    with.end()?;
+    Ok(filter)
+}
+
+/// Which events; all that is set must hold, and an event that lacks it does not match.
+#[derive(Debug, Default)]
+pub(super) struct EventFilter {
+    user: Option<UserId>,
+    nick: Option<String>,
+    ip: Option<IpNet>,
+    room: Option<RoomName>,
+    dialect: Option<Dialect>,
+}
+
+impl EventFilter {
+    pub(super) fn matches(&self, event: &Event) -> bool {
+        self.user.as_ref().is_none_or(|user| event.user.as_ref() == Some(user))
+            && self.nick.as_ref().is_none_or(|key| event.nick.as_ref().is_some_and(|nick| nick.key() == *key))
+            && self.ip.is_none_or(|net| event.address.is_some_and(|address| net.contains(&address)))
+            && self.room.as_ref().is_none_or(|room| event.room.as_ref() == Some(room))
+            && self.dialect.is_none_or(|dialect| event.dialect == Some(dialect))
+    }
+}
+
+pub(super) fn event_filter(value: Option<Value>) -> Result<EventFilter, Refusal> {
+    let mut with = Parameters::inside(value.unwrap_or(Value::Null), "filter", "filter.")?;
+    let filter = EventFilter {
+        user: with.take::<String>("user")?.map(|name| user_id("filter.user", &name)).transpose()?,
+        nick: with.take::<String>("nick")?.map(|name| nick(&name)).transpose()?.map(|nick| nick.key()),
+        ip: with.take::<String>("ip")?.map(|text| network(&text)).transpose()?,
+        room: with.take::<String>("room")?.map(|name| room_name("filter.room", &name)).transpose()?,
+        dialect: with.take::<String>("dialect")?.map(|name| dialect(&name)).transpose()?,
+    };
+    with.end()?;
+    Ok(filter)
+}
+
+pub(super) fn target(value: Value) -> Result<Target, Refusal> {
+    let mut with = Parameters::inside(value, "target", "target.")?;
+    let everyone: bool = with.take("everyone")?.unwrap_or(false);
+    let room: Option<String> = with.take("room")?;
+    let user: Option<String> = with.take("user")?;
+    let client: Option<u64> = with.take("client")?;
+    with.end()?;
+    match (everyone, room, user, client) {
+        (true, None, None, None) => Ok(Target::Everyone),
+        (false, Some(room), None, None) => Ok(Target::Room(room_name("target.room", &room)?)),
+        (false, None, Some(user), None) => Ok(Target::User(user_id("target.user", &user)?)),
+        (false, None, None, Some(client)) => Ok(Target::Conn(ConnId(client))),
+        _ => Err(bad("target", "none or several", "exactly one of everyone: true, room, user and client")),
+    }
+}
+
+pub(super) fn user_id(parameter: &str, text: &str) -> Result<UserId, Refusal> {
+    UserId::parse(text).map_err(|e| bad(parameter, text, &e.to_string()))
+}
+
+pub(super) fn room_name(parameter: &str, text: &str) -> Result<RoomName, Refusal> {
+    RoomName::parse(text).map_err(|_| bad(parameter, text, "1 to 64 letters, digits, '.', '_' or '-'"))
+}
+
+fn nick(text: &str) -> Result<Nick, Refusal> {
+    Nick::parse(text).map_err(|_| bad("filter.nick", text, "1 to 32 characters without control characters"))
+}
+
+/// A network, or an address alone.
+fn network(text: &str) -> Result<IpNet, Refusal> {
+    let alone = |_| text.parse::<IpAddr>().map(IpNet::from);
+    let parsed = text.parse::<IpNet>().or_else(alone);
+    parsed.map_err(|_| bad("filter.ip", text, "an address, or a network such as 192.0.2.0/24"))
+}
+
+fn dialect(text: &str) -> Result<Dialect, Refusal> {
+    let known = [Dialect::Json, Dialect::Text].into_iter().find(|dialect| dialect.as_str() == text);
+    known.ok_or_else(|| bad("filter.dialect", text, "json or text"))
+}
+
+fn duration(parameter: &str, limit: f64) -> Result<Duration, Refusal> {
+    Duration::try_from_secs_f64(limit).map_err(|_| bad(parameter, limit, "seconds, from 0 up"))
+}
+
+pub(super) fn kind(name: &str) -> Result<EventKind, Refusal> {
+    let known = EventKind::ALL.into_iter().find(|kind| kind.as_str() == name);
+    known.ok_or_else(|| bad("types", name, &EventKind::ALL.map(EventKind::as_str).join(", ")))
+}
+
+pub(super) fn bad(parameter: &str, value: impl ToString, expected: &str) -> Refusal {
+    Refusal::BadValue { parameter: parameter.into(), value: cut(&value.to_string()), expected: expected.into() }
+}
+
+/// A stranger's text at a length that a log and an answer can bear.
+pub(super) fn cut(text: &str) -> String {
+    text.chars().take(128).collect()
+}
+
+pub(super) fn level(name: Option<&str>) -> Result<Level, Refusal> {
+    match name {
+        None | Some("info") => Ok(Level::Info),
+        Some("warn") => Ok(Level::Warn),
+        Some(other) => Err(bad("level", other, "info or warn")),
+    }
+}
