@@ -177,7 +177,7 @@ impl HubTask {
         let row = self.chat.client(id);
         let user = row.and_then(|r| r.user).map(ToString::to_string).unwrap_or_default();
         let who = if end.ours { "server" } else { "client" };
-        tracing::debug!(client = id.0, user, address = %peer.address, code = end.code, reason = end.reason, by = who, "disconnected");
+        tracing::debug!(client = id.0, user, address = %peer.address, "client {id} has gone, closed by the {who}: {} {}", end.code, end.reason);
         self.tell(EventKind::Disconnect, &peer, || format!("{} {}", end.code, end.reason).trim_end().to_owned());
         if end.ours && end.code == close::SLOW.code {
             self.tell(EventKind::Slow, &peer, || "its outbox passed the limit".into());
@@ -300,7 +300,7 @@ impl HubTask {
         let (kind, conn, user, nick, room, detail) = match happening {
             Happening::Welcomed { conn, user, nick } => {
                 if let Some(client) = self.clients.get(&conn) {
-                    tracing::debug!(client = conn.0, user = user.as_str(), nick = nick.as_str(), address = %client.peer.address, "welcomed");
+                    tracing::debug!(client = conn.0, user = user.as_str(), address = %client.peer.address, "client {conn} is {nick} ({user})");
                 }
                 return;
             }
@@ -323,7 +323,8 @@ impl HubTask {
         };
         let peer = self.clients.get(&conn).map(|c| &c.peer);
         if let (EventKind::Join | EventKind::Leave, Some(peer), Some(room)) = (kind, peer, &room) {
-            tracing::debug!(client = conn.0, user = user.as_str(), address = %peer.address, room = room.as_str(), "{}", if kind == EventKind::Join { "joined" } else { "left" });
+            let does = if kind == EventKind::Join { "has joined" } else { "has left" };
+            tracing::debug!(client = conn.0, user = user.as_str(), address = %peer.address, room = room.as_str(), "client {conn} ({nick}) {does} {room}");
         }
         if self.events.receiver_count() > 0 {
             self.tell_event(Event {

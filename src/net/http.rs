@@ -110,7 +110,7 @@ pub async fn serve(
             // The answer is a courtesy; the connection ends either way.
             let _ = timeout(CLOSE_WAIT, io.write_all(late)).await;
         }
-        (Err(error), _) => tracing::debug!(address = %peer.ip(), %error, "no HTTP"),
+        (Err(error), _) => tracing::debug!(address = %peer.ip(), "no HTTP with {peer}: {error}"),
         (Ok(()), None) => {}
     }
     close(io).await;

@@ -5,7 +5,7 @@
 //! wake-up of a task per client. It lets others work after every few members, so that a large room
 //! holds up nobody's ping.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -46,6 +46,8 @@ pub struct Worker {
     config: RefCell<Arc<Config>>,
     conns: RefCell<HashMap<ConnId, Rc<Conn>>>,
     rooms: RefCell<HashMap<RoomId, Rc<Members>>>,
+    /// Sockets on their way to a WebSocket, and one for as long as more may come.
+    arriving: Cell<usize>,
     emptied: Notify,
     /// What everybody who is still here is told, once the daemon stops.
     stopping: RefCell<Option<(Close, Duration)>>,
@@ -82,6 +84,7 @@ pub fn run(
             shared,
             conns: RefCell::default(),
             rooms: RefCell::default(),
+            arriving: Cell::new(1),
             emptied: Notify::new(),
             stopping: RefCell::default(),
         });
@@ -446,8 +449,14 @@ impl Worker {
             yield_now().await;
         }
         drop(all);
-        // What is still there at the deadline is cut: that is what the deadline is for.
-        let _ = timeout(grace, self.until_empty()).await;
+        // What is still there at the deadline is cut: that is what the deadline is for. Who has just
+        // been accepted gets an answer, but holds us up no longer than a close may: it could be a
+        // browser's connection in reserve, on which nothing will ever be said.
+        let both = async {
+            let _ = timeout(CLOSE_WAIT, self.until(|| self.arriving.get() == 0)).await;
+            self.until(|| self.conns.borrow().is_empty()).await;
+        };
+        let _ = timeout(grace, both).await;
         let left = self.conns.borrow().len();
         // Who asked may have been told to cut at once.
         let _ = cut.send(left);
@@ -460,14 +469,25 @@ impl Worker {
         }
     }
 
-    async fn until_empty(&self) {
+    /// Waits for something that changes when a connection ends or arrives.
+    async fn until(&self, holds: impl Fn() -> bool) {
         loop {
-            let emptied = self.emptied.notified();
-            if self.conns.borrow().is_empty() {
+            let changed = self.emptied.notified();
+            if holds() {
                 return;
             }
-            emptied.await;
+            changed.await;
         }
+    }
+
+    /// One more socket is on its way; to be answered by `arrived`.
+    pub fn arrives(&self) {
+        self.arriving.set(self.arriving.get() + 1);
+    }
+
+    pub fn arrived(&self) {
+        self.arriving.set(self.arriving.get() - 1);
+        self.emptied.notify_waiters();
     }
 }
 
