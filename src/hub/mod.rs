@@ -11,6 +11,7 @@ mod operators;
 use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{broadcast, mpsc};
@@ -128,12 +129,16 @@ impl HubTask {
                 Heard::Workers(_) => {
                     for message in heard.drain(..) {
                         self.hear(message);
+                        self.hear_log();
                         if self.workers.iter().any(|w| w.bytes >= BATCH_BYTES) {
                             self.send_batches().await;
                         }
                     }
                 }
-                Heard::Log(reply) => self.chat_input(Input::Log(reply), None),
+                Heard::Log(reply) => {
+                    self.chat_input(Input::Log(reply), None);
+                    self.hear_log();
+                }
                 Heard::Time => self.chat_input(Input::Timer, None),
             }
             self.send_batches().await;
@@ -151,6 +156,16 @@ impl HubTask {
             reply = poll_fn(|cx| log.poll_reply(cx)) => Heard::Log(reply),
             () = async { tokio::time::sleep_until(deadline.unwrap_or_else(tokio::time::Instant::now)).await }, if deadline.is_some() => Heard::Time,
             count = inboxes.workers.recv_many(heard, BATCH_INPUTS) => Heard::Workers(count),
+        }
+    }
+
+    /// Takes what the log has answered already, so that it goes to the workers in the same batch.
+    fn hear_log(&mut self) {
+        // `next` waits with a real waker before the task sleeps.
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..BATCH_INPUTS {
+            let Poll::Ready(reply) = self.log.poll_reply(&mut cx) else { return };
+            self.chat_input(Input::Log(reply), None);
         }
     }
 

@@ -125,6 +125,7 @@ impl Conn {
             receipt.matched();
         }
         let io = inner.ws.get_mut();
+        let waited = !io.is_settled();
         let Ok(settled) = io.send(bytes, true) else {
             inner.die();
             return false;
@@ -141,7 +142,10 @@ impl Conn {
             io.drop_waiting();
             return true;
         }
-        inner.wake();
+        if !waited {
+            // Its task waits for the socket from now on; it needs no more telling.
+            inner.wake();
+        }
         false
     }
 
@@ -227,7 +231,7 @@ impl Conn {
         if inner.ws.get_mut().take_page_written() {
             return Poll::Ready(Step::PageWritten);
         }
-        if inner.session.waits_for_outbox() && inner.ws.get_ref().waiting() > 0 {
+        if inner.session.waits_for_outbox() && !inner.ws.get_ref().is_settled() {
             // An echo is read no faster than it is taken back.
             return Poll::Pending;
         }
@@ -256,7 +260,7 @@ impl Conn {
     /// Registers the waker where something waits for the socket.
     fn poll_outbox(&self, inner: &mut Inner, cx: &mut Context<'_>) -> std::io::Result<()> {
         let io = inner.ws.get_mut();
-        if io.waiting() == 0 && self.peer.counters.sendq.load(Relaxed) == 0 {
+        if io.is_settled() {
             return Ok(());
         }
         let outcome = match io.poll_drain(cx) {

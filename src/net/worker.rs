@@ -181,12 +181,22 @@ impl Worker {
                 // Who asked may have given up.
                 let _ = answer.send(());
             }
-            ToWorker::Reload => *self.config.borrow_mut() = self.shared.config.load_full(),
+            ToWorker::Reload => self.reload(),
             ToWorker::Stop { close, grace, cut } => {
                 if let Some(gone) = gone.take() {
                     *self.stopping.borrow_mut() = Some((close, grace));
                     spawn_local(self.clone().stop(grace, cut, gone));
                 }
+            }
+        }
+    }
+
+    fn reload(&self) {
+        let new = self.shared.config.load_full();
+        let old = self.config.replace(new.clone());
+        if (old.limits.rate, old.limits.burst) != (new.limits.rate, new.limits.burst) {
+            for conn in self.conns.borrow().values() {
+                conn.inner.borrow_mut().session.set_limits(&new.limits);
             }
         }
     }
