@@ -13,17 +13,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{coop, spawn_local, yield_now};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::Shared;
 use super::conn::{CLOSE_WAIT, Conn, Step};
+use super::gather::{Group, Groups};
 use super::incoming::{self, Incoming};
 use super::session::{Heard, Kind};
 use crate::admin::Closed;
-use crate::chat::event::{Close, Dialect, Input};
+use crate::chat::event::{Close, Input};
 use crate::chat::id::{ConnId, RoomId};
 use crate::config::Config;
 use crate::hub::link::{Encoded, ToHub, ToWorker};
@@ -34,9 +35,6 @@ use crate::wire::{close, json};
 /// Members that are written to before others may work: 2.5–3.5 ms at the most, at no cost in
 /// throughput (measured with 10,000 clients; without a pause a ping waits 90–130 ms).
 const CHUNK: usize = 64;
-/// Bytes that are joined into one write. Far below any outbox, so that a reader who keeps up never
-/// passes its limit because much happened at once.
-const JOIN_BYTES: usize = 64 * 1024;
 /// Messages of one connection that are handled before others have their turn.
 const TURN: u32 = 32;
 
@@ -58,15 +56,6 @@ pub struct Worker {
 struct Members {
     slots: RefCell<Vec<Option<Rc<Conn>>>>,
     free: RefCell<Vec<u32>>,
-}
-
-/// Events of one room that go out together.
-#[derive(Default)]
-struct Group {
-    frames: Vec<Encoded>,
-    /// Who gets something else in place of which frame.
-    instead: Vec<(ConnId, usize, Option<Bytes>)>,
-    bytes: usize,
 }
 
 /// Runs until the worker has been stopped. To be called on a thread of its own.
@@ -208,8 +197,7 @@ impl Worker {
     // --- fan-out -------------------------------------------------------------------------------
 
     async fn publish_groups(&self, groups: &mut Groups) {
-        groups.index.clear();
-        for (room, group) in groups.list.drain(..) {
+        for (room, group) in groups.take() {
             self.publish(room, group, None).await;
         }
     }
@@ -224,7 +212,7 @@ impl Worker {
                 let end = slots.len().min(at + CHUNK);
                 for conn in slots[at..end].iter().flatten() {
                     if group.mentions(conn.id) {
-                        let (own, frames) = group.own(conn);
+                        let (own, frames) = group.own(conn.id, conn.peer.dialect);
                         if let Some(own) = own {
                             self.deliver(conn, &own, frames, receipt.as_ref());
                         }
@@ -527,99 +515,5 @@ async fn wait_for_hub(conn: Rc<Conn>, shared: Arc<Shared>, messages: VecDeque<To
         .await;
         let Ok(permit) = permit else { return };
         permit.send(message);
-    }
-}
-
-/// What waits for rooms while the inbox is read, in the order of the rooms' first event.
-#[derive(Default)]
-struct Groups {
-    list: Vec<(RoomId, Group)>,
-    index: HashMap<RoomId, usize>,
-}
-
-impl Groups {
-    /// True: so much waits for this room that it must go out now.
-    fn add(&mut self, room: RoomId, frame: Encoded, instead: Option<(ConnId, Option<Bytes>)>) -> bool {
-        let at = *self.index.entry(room).or_insert_with(|| {
-            self.list.push((room, Group::default()));
-            self.list.len() - 1
-        });
-        let group = &mut self.list[at].1;
-        group.add(frame, instead);
-        group.bytes >= JOIN_BYTES
-    }
-}
-
-/// A group's bytes for those who get all of it.
-struct Ready {
-    json: Bytes,
-    text: Option<Bytes>,
-    frames: u64,
-}
-
-impl Ready {
-    fn of(&self, dialect: Dialect) -> Option<&Bytes> {
-        match dialect {
-            Dialect::Json => Some(&self.json),
-            Dialect::Text => self.text.as_ref(),
-        }
-    }
-}
-
-impl Encoded {
-    fn of(&self, dialect: Dialect) -> Option<&Bytes> {
-        match dialect {
-            Dialect::Json => Some(&self.json),
-            Dialect::Text => self.text.as_ref(),
-        }
-    }
-}
-
-impl Group {
-    fn add(&mut self, frame: Encoded, instead: Option<(ConnId, Option<Bytes>)>) {
-        self.bytes += frame.json.len();
-        if let Some((id, own)) = instead {
-            self.instead.push((id, self.frames.len(), own));
-        }
-        self.frames.push(frame);
-    }
-
-    /// Ends the gathering: one piece for everybody, and the exceptions sorted for look-ups.
-    fn join(&mut self) -> Ready {
-        self.instead.sort_by_key(|(id, at, _)| (*id, *at));
-        let frames = self.frames.len() as u64;
-        if let [only] = &self.frames[..] {
-            return Ready { json: only.json.clone(), text: only.text.clone(), frames };
-        }
-        let mut json = BytesMut::with_capacity(self.bytes);
-        let mut text = BytesMut::new();
-        for frame in &self.frames {
-            json.extend_from_slice(&frame.json);
-            text.extend_from_slice(frame.text.as_deref().unwrap_or_default());
-        }
-        Ready { json: json.freeze(), text: (!text.is_empty()).then(|| text.freeze()), frames }
-    }
-
-    fn mentions(&self, id: ConnId) -> bool {
-        !self.instead.is_empty() && self.instead.binary_search_by_key(&id, |(id, _, _)| *id).is_ok()
-    }
-
-    /// The group for one who gets something else in place of one frame or several.
-    fn own(&self, conn: &Conn) -> (Option<Bytes>, u64) {
-        let mut bytes = BytesMut::new();
-        let mut count = 0;
-        let first = self.instead.partition_point(|(id, _, _)| *id < conn.id);
-        let mut mine = self.instead[first..].iter().take_while(|(id, _, _)| *id == conn.id).peekable();
-        for (at, frame) in self.frames.iter().enumerate() {
-            let piece = match mine.next_if(|(_, place, _)| *place == at) {
-                Some((_, _, own)) => own.as_ref(),
-                None => frame.of(conn.peer.dialect),
-            };
-            if let Some(piece) = piece {
-                bytes.extend_from_slice(piece);
-                count += 1;
-            }
-        }
-        ((!bytes.is_empty()).then(|| bytes.freeze()), count)
     }
 }
