@@ -341,6 +341,8 @@ impl Inner {
     }
 
     fn send_close(&mut self, close: &Close) {
+        // A pong that tungstenite still owes goes first: nothing may follow the close frame.
+        self.flush();
         let frame = CloseFrame { code: close.code.into(), reason: close::reason(&close.reason).into() };
         if Pin::new(&mut self.ws).start_send(Message::Close(Some(frame))).is_err() {
             return self.die();
