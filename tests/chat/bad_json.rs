@@ -115,11 +115,7 @@ fn numbers_at_the_edge() {
         client.say("history", payload.clone());
         assert_eq!(client.skip_to("history")["messages"].as_array().unwrap().len(), 1, "{payload}");
     }
-    for payload in [
-        json!({"room": "lobby", "after": most}),
-        json!({"room": "lobby", "before": 0}),
-        json!({"room": "lobby", "limit": 0}),
-    ] {
+    for payload in [json!({"room": "lobby", "after": most}), json!({"room": "lobby", "before": 0})] {
         client.say("history", payload.clone());
         assert_eq!(client.skip_to("history")["messages"], json!([]), "{payload}");
     }
@@ -133,7 +129,12 @@ fn numbers_at_the_edge() {
     let huge = "9".repeat(5000);
     client.text(&format!(r#"{{"type":"who","payload":{{"room":"lobby","x":{huge}}},"seq":1,"y":{huge}}}"#));
     client.skip_to("who");
-    answered(&mut client, &format!(r#"{{"type":"history","payload":{{"room":"lobby","limit":{huge}}}}}"#), 0, "bad_request");
+    answered(
+        &mut client,
+        &format!(r#"{{"type":"history","payload":{{"room":"lobby","limit":{huge}}}}}"#),
+        0,
+        "bad_request",
+    );
     daemon.stop();
 }
 

@@ -188,7 +188,8 @@ fn a_message_over_the_limit_of_a_frame_is_too_big() {
         over.text(&envelope(1001));
         assert_eq!(over.end().code(), 1009);
         // The head alone says enough: nobody waits for what must not come.
-        for (opcode, head) in [(TEXT, vec![254, 0x03, 0xe9]), (BINARY, [&[255][..], &u64::MAX.to_be_bytes()].concat())] {
+        for (opcode, head) in [(TEXT, vec![254, 0x03, 0xe9]), (BINARY, [&[255][..], &u64::MAX.to_be_bytes()].concat())]
+        {
             let mut over = dial.open("/wss");
             over.raw(&[vec![0x80 | opcode], head, vec![1, 2, 3, 4]].concat());
             assert_eq!(over.end().code(), 1009, "{opcode}");

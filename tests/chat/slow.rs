@@ -8,7 +8,7 @@ const OUTBOX: u64 = 256 * 1024;
 
 /// Talks until so much waits for `id` that it is given up; how many messages that took.
 fn fill(daemon: &Daemon, speaker: &mut Client, listener: &mut Client, id: u64) -> usize {
-    let waiting = || daemon.ctl_json(&["show", &id.to_string()])["sendq"].as_u64().expect("a number");
+    let waiting = || daemon.ctl_json(&["show", &id.to_string()])["client"]["sendq"].as_u64().expect("a number");
     let (mut said, mut before) = (0, 0);
     loop {
         for _ in 0..10 {

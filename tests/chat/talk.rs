@@ -356,7 +356,10 @@ fn pings_are_answered_at_once_with_what_they_carried() {
     let mut client = daemon.guest("Ann");
     // Numbers and spacing that a parser would have changed.
     client.text("{\"type\":\"ping\",\"payload\":{\"n\": 12345678901234567890123, \"e\":1e400},\"seq\":9}");
-    assert_eq!(client.line(), "{\"type\":\"pong\",\"payload\":{\"n\": 12345678901234567890123, \"e\":1e400},\"seq\":0}");
+    assert_eq!(
+        client.line(),
+        "{\"type\":\"pong\",\"payload\":{\"n\": 12345678901234567890123, \"e\":1e400},\"seq\":0}"
+    );
     client.say("pong", json!({}));
     assert_eq!(client.said(), [] as [Value; 0]);
     daemon.stop();

@@ -49,7 +49,11 @@ impl Daemon {
         for line in stdout.lines().map_while(Result::ok) {
             let port = line.rsplit(':').next().and_then(|rest| rest.trim_end_matches('/').parse::<u16>().ok());
             let address = port.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-            if line.starts_with("https:") { tls = address } else { plain = address }
+            if line.starts_with("https:") {
+                tls = address
+            } else {
+                plain = address
+            }
             if plain.is_some() && tls.is_some() {
                 break;
             }
