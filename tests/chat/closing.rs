@@ -149,6 +149,14 @@ fn half_closed_sockets_get_their_answers() {
     client.stream.tcp().shutdown(Shutdown::Write).unwrap();
     assert_eq!(client.line(), "last");
     assert_eq!(answer(&mut client), Frame::close(1000, b""));
+    // FIN where a close frame would be the answer: the rest is in order all the same.
+    for dial in [daemon.dial(), daemon.dial_tls()] {
+        let mut client = dial.open("/chat");
+        client.say("bye", json!({}));
+        client.stream.tcp().shutdown(Shutdown::Write).unwrap();
+        client.skip_to("bye");
+        assert_eq!(answer(&mut client).payload[..2], 1000_u16.to_be_bytes());
+    }
     // FIN without a close frame: the connection is lost, and ends.
     let client = daemon.dial().open("/echo");
     client.stream.tcp().shutdown(Shutdown::Write).unwrap();

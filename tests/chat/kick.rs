@@ -81,7 +81,7 @@ fn the_answer_comes_when_the_sockets_are_closed() {
         Err(e) => panic!("its socket is open: {e}"),
     }
     assert!(all.windows(2).any(|two| two == 4003_u16.to_be_bytes()), "it was told: {all:?}");
-    assert!(all.iter().any(|byte| *byte == 0x80 | CLOSE));
+    assert!(all.contains(&(0x80 | CLOSE)));
     daemon.stop();
 }
 

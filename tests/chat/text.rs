@@ -2,7 +2,15 @@
 
 use serde_json::json;
 
-use crate::support::{Client, Daemon, NO_RATE};
+use crate::support::{Client, Daemon, NO_RATE, until};
+
+/// The first one there, and in its room before anybody else comes.
+#[track_caller]
+fn first(daemon: &Daemon) -> Client {
+    let client = daemon.text();
+    until("it is there", || (daemon.ctl_json(&["list", "--count", "--room", "lobby"])["count"] == 1).then_some(()));
+    client
+}
 
 /// The line that answers a too long one shows that everything before it has been read.
 #[track_caller]
@@ -77,7 +85,7 @@ fn both_dialects_meet_in_the_default_room() {
 #[test]
 fn texts_of_every_length_up_to_the_limit() {
     let daemon = Daemon::start(&NO_RATE.replace("[limits]\n", "[limits]\ntext = \"65535B\"\nframe = \"128KiB\"\n"));
-    let (mut ann, mut bob) = (daemon.text(), daemon.text());
+    let (mut ann, mut bob) = (first(&daemon), daemon.text());
     // It has joined before it speaks: that is what the other hears first.
     assert!(ann.line().contains("joined"));
     for length in [0, 1, 125, 126, 127, 4096, 65_534, 65_535] {
@@ -100,7 +108,7 @@ fn texts_of_every_length_up_to_the_limit() {
 #[test]
 fn every_plane_of_unicode_in_both_dialects() {
     let daemon = Daemon::start(NO_RATE);
-    let mut text = daemon.text();
+    let mut text = first(&daemon);
     let mut json = daemon.guest("Ann");
     assert!(text.line().contains("joined"));
     for plane in 0..=16_u32 {

@@ -5,7 +5,7 @@ pub mod daemon;
 pub mod frame;
 pub mod stream;
 
-pub use client::{Client, Dial, End};
+pub use client::{Client, Dial};
 pub use daemon::Daemon;
 pub use frame::Frame;
 pub use stream::Fin;
