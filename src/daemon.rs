@@ -129,6 +129,15 @@ impl Daemon {
     }
 
     async fn answer(&mut self, request: DaemonRequest) {
+        match request {
+            // Whoever asked may have gone.
+            DaemonRequest::Reload { tls_only, reply } => drop(reply.send(self.reload(tls_only).await)),
+            look => self.show(look),
+        }
+    }
+
+    /// Answers what changes nothing, which may be asked for until the end.
+    fn show(&self, request: DaemonRequest) {
         // Whoever asked may have gone.
         match request {
             DaemonRequest::Info(reply) => drop(reply.send(Info {
@@ -141,7 +150,7 @@ impl Daemon {
                 clients_max: self.shared.gate.limits().clients,
             })),
             DaemonRequest::Certificate(reply) => drop(reply.send(self.certificates.as_ref().map(|c| c.view()))),
-            DaemonRequest::Reload { tls_only, reply } => drop(reply.send(self.reload(tls_only).await)),
+            DaemonRequest::Reload { reply, .. } => drop(reply.send(Err("the daemon is stopping".into()))),
         }
     }
 
@@ -174,9 +183,10 @@ impl Daemon {
             total
         };
         // Operators may still look while it drains.
+        let mut requests = std::mem::replace(&mut self.requests, mpsc::channel(1).1);
         let answering = async {
-            while let Some(request) = self.requests.recv().await {
-                refuse(request);
+            while let Some(request) = requests.recv().await {
+                self.show(request);
             }
             std::future::pending::<()>().await;
         };
@@ -217,14 +227,6 @@ impl Daemon {
                 Err(error) => tracing::error!("the self-signed certificate was not renewed: {error}"),
             }
         }
-    }
-}
-
-fn refuse(request: DaemonRequest) {
-    match request {
-        DaemonRequest::Reload { reply, .. } => drop(reply.send(Err("the daemon is stopping".into()))),
-        // Dropped unanswered: the asker is told that the daemon is stopping.
-        DaemonRequest::Info(_) | DaemonRequest::Certificate(_) => {}
     }
 }
 

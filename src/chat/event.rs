@@ -449,10 +449,12 @@ pub enum LogReply {
         head: Seq,
         first: Seq,
     },
+    /// `first` is the oldest seq that is kept now (`seq + 1` where none is).
     Committed {
         room: RoomName,
         ticket: Ticket,
         seq: Seq,
+        first: Seq,
     },
     Page {
         room: RoomName,

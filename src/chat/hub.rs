@@ -271,7 +271,7 @@ impl Hub {
     fn log(&mut self, reply: LogReply, turn: &mut Turn) {
         match reply {
             LogReply::Opened { room, epoch, head, first } => self.opened(&room, epoch, head, first, turn),
-            LogReply::Committed { room, ticket, seq } => self.kept(&room, ticket, seq, turn),
+            LogReply::Committed { room, ticket, seq, first } => self.kept(&room, ticket, seq, first, turn),
             LogReply::Page { room, ticket, entries, more, first, head: _ } => {
                 self.page(&room, ticket, entries, more, first, turn);
             }

@@ -132,13 +132,15 @@ impl Hub {
         }
     }
 
-    /// The log has kept a message: now it is told.
-    pub(super) fn kept(&mut self, name: &RoomName, ticket: Ticket, seq: Seq, turn: &mut Turn) {
+    /// The log has kept a message: now it is told. `first`: the oldest that it still keeps.
+    pub(super) fn kept(&mut self, name: &RoomName, ticket: Ticket, seq: Seq, first: Seq, turn: &mut Turn) {
         let Some(id) = self.names.get(name).copied() else { return };
         let Some(room) = self.rooms.get_mut(&id) else { return };
         let Some(pending) = take_pending(&mut room.pending, ticket) else { return };
         let Some(stream) = &mut room.stream else { return };
         stream.head = stream.head.max(seq);
+        // What has made room for it cannot be resumed from any more.
+        stream.first = stream.first.max(first);
         self.committed += 1;
         let Pending { conn, re, user, record, cid, again, .. } = pending;
         if let Some(key) = cid {

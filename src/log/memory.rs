@@ -168,7 +168,8 @@ impl Log for MemoryLog {
                     stream.entries.push_back(Entry { seq, record });
                     stream.trim(retention, now);
                 }
-                self.replies.push_back(LogReply::Committed { room, ticket, seq });
+                let first = stream.first();
+                self.replies.push_back(LogReply::Committed { room, ticket, seq, first });
             }
             LogRequest::Read { room, ticket, range, limit, max_bytes } => {
                 let Some(stream) = self.rooms.get_mut(&room) else {

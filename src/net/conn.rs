@@ -249,7 +249,9 @@ impl Conn {
             }
             Poll::Ready(Some(Err(e))) => {
                 let fault = fault(&e);
-                if fault.is_none() {
+                // One who ends its side instead of answering our close frame still reads, perhaps:
+                // it gets what waits for it, and the end in order.
+                if fault.is_none() && !(inner.stage == Stage::Closing && is_end(&e)) {
                     inner.die();
                 }
                 Poll::Ready(Step::Over(fault))
@@ -351,6 +353,8 @@ impl Inner {
     }
 
     fn send_close(&mut self, close: &Close) {
+        // A pong that tungstenite still owes goes first: nothing may follow the close frame.
+        self.flush();
         let frame = CloseFrame { code: close.code.into(), reason: close::reason(&close.reason).into() };
         if Pin::new(&mut self.ws).start_send(Message::Close(Some(frame))).is_err() {
             return self.die();
@@ -385,6 +389,15 @@ impl Inner {
         if self.ending.as_ref().is_none_or(|e| !e.end.clean) {
             self.die();
         }
+    }
+}
+
+/// Has the other side only closed its end, with close_notify or without?
+fn is_end(error: &Error) -> bool {
+    match error {
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => true,
+        Error::Io(e) => e.kind() == std::io::ErrorKind::UnexpectedEof,
+        _ => false,
     }
 }
 

@@ -463,7 +463,8 @@ impl Worker {
 
     fn close_if_stopping(&self, conn: &Conn) {
         if let Some((close, grace)) = &*self.stopping.borrow() {
-            self.close_within(conn, close, *grace, None);
+            // The end of the grace period is for `stop` to see, which counts whom it cuts.
+            self.close_within(conn, close, *grace + CLOSE_WAIT, None);
         }
     }
 

@@ -56,7 +56,7 @@ impl FakeLog {
             LogRequest::Open { room } => LogReply::Opened { room, epoch: stream.epoch.clone(), head, first },
             LogRequest::Append { room, ticket, record } => {
                 stream.records.push(record);
-                LogReply::Committed { room, ticket, seq: head + 1 }
+                LogReply::Committed { room, ticket, seq: head + 1, first }
             }
             LogRequest::Read { room, ticket, range, limit, .. } => {
                 let limit = if self.page > 0 { self.page.min(Seq::from(limit)) } else { Seq::from(limit) };
