@@ -12,7 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::admin::{DaemonRequest, Info};
+use crate::admin::{CertificateView, DaemonRequest, Info};
 use crate::cli::exit;
 use crate::hub::Order;
 use crate::hub::link::ToWorker;
@@ -117,18 +117,26 @@ impl Daemon {
     async fn answer(&mut self, request: DaemonRequest) {
         // Whoever asked may have gone.
         match request {
-            DaemonRequest::Info(reply) => drop(reply.send(Info {
-                version: env!("CARGO_PKG_VERSION"),
-                pid: std::process::id(),
-                since: self.since,
-                listen: self.listen.clone(),
-                config: self.file.as_ref().map(|f| f.display().to_string()),
-                certificate_until: self.certificates.as_ref().map(|c| c.view().until),
-                clients_max: self.shared.gate.limits().clients,
-            })),
-            DaemonRequest::Certificate(reply) => drop(reply.send(self.certificates.as_ref().map(|c| c.view()))),
+            DaemonRequest::Info(reply) => drop(reply.send(self.info())),
+            DaemonRequest::Certificate(reply) => drop(reply.send(self.certificate())),
             DaemonRequest::Reload { tls_only, reply } => drop(reply.send(self.reload(tls_only).await)),
         }
+    }
+
+    fn info(&self) -> Info {
+        Info {
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            since: self.since,
+            listen: self.listen.clone(),
+            config: self.file.as_ref().map(|f| f.display().to_string()),
+            certificate_until: self.certificate().map(|view| view.until),
+            clients_max: self.shared.gate.limits().clients,
+        }
+    }
+
+    fn certificate(&self) -> Option<CertificateView> {
+        self.certificates.as_ref().map(|c| c.view())
     }
 
     /// Everybody is told and closed in order; who is still there after the grace period is cut. A
@@ -155,10 +163,15 @@ impl Daemon {
             }
             total
         };
-        // Operators may still look while it drains.
+        // Operators may still look while it drains; nothing of what they see changes any more.
+        let (info, certificate) = (self.info(), self.certificate());
         let answering = async {
             while let Some(request) = self.requests.recv().await {
-                refuse(request);
+                match request {
+                    DaemonRequest::Info(reply) => drop(reply.send(info.clone())),
+                    DaemonRequest::Certificate(reply) => drop(reply.send(certificate.clone())),
+                    DaemonRequest::Reload { reply, .. } => drop(reply.send(Err("the daemon is stopping".into()))),
+                }
             }
             std::future::pending::<()>().await;
         };
@@ -198,14 +211,6 @@ impl Daemon {
                 Err(error) => tracing::error!("the self-signed certificate was not renewed: {error}"),
             }
         }
-    }
-}
-
-fn refuse(request: DaemonRequest) {
-    match request {
-        DaemonRequest::Reload { reply, .. } => drop(reply.send(Err("the daemon is stopping".into()))),
-        // Dropped unanswered: the asker is told that the daemon is stopping.
-        DaemonRequest::Info(_) | DaemonRequest::Certificate(_) => {}
     }
 }
 
