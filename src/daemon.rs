@@ -12,13 +12,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::admin::{CertificateView, DaemonRequest, Info};
+use crate::admin::{Admin, CertificateView, DaemonRequest, Info};
 use crate::cli::exit;
 use crate::hub::Order;
 use crate::hub::link::ToWorker;
 use crate::journal::LogLevel;
 use crate::net::Shared;
-use crate::state::Phase;
+use crate::state::{Phase, State};
 use crate::systemd;
 use crate::tls::Certificates;
 use crate::wire::close;
@@ -27,6 +27,8 @@ pub use start::run;
 
 /// How often systemd's status line and the like are brought up to date.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
+/// How long the hub may take to count its rooms for the status line; then it goes without them.
+const COUNTING: Duration = Duration::from_secs(1);
 /// Connections gone since memory was last given back that make it worth a try.
 const TRIM_AFTER: usize = 1000;
 /// How often the certificate's age is looked at.
@@ -63,6 +65,7 @@ struct Daemon {
     workers: usize,
     threads: Vec<JoinHandle<()>>,
     requests: mpsc::Receiver<DaemonRequest>,
+    admin: Admin,
 }
 
 /// What the daemon turns to next.
@@ -81,7 +84,8 @@ impl Daemon {
         housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut certificate = interval(CERTIFICATE_CHECK);
         certificate.tick().await;
-        let watchdog = systemd::watchdog().map(|every| tokio::spawn(watch(every / 2, self.hub.clone(), self.workers)));
+        let watchdog = systemd::watchdog()
+            .map(|every| tokio::spawn(watch(every / 2, self.hub.clone(), self.workers, self.shared.state.clone())));
         let mut most = 0;
         loop {
             let turn = tokio::select! {
@@ -106,7 +110,7 @@ impl Daemon {
                         give_memory_back();
                         most = clients;
                     }
-                    systemd::status(&status_line(clients));
+                    systemd::status(&self.status_line().await);
                 }
                 Turn::Certificate => self.renew_self_signed(),
             }
@@ -121,6 +125,12 @@ impl Daemon {
             DaemonRequest::Certificate(reply) => drop(reply.send(self.certificate())),
             DaemonRequest::Reload { tls_only, reply } => drop(reply.send(self.reload(tls_only).await)),
         }
+    }
+
+    /// For systemd and its users.
+    async fn status_line(&self) -> String {
+        let rooms = timeout(COUNTING, self.admin.counts()).await.ok().and_then(Result::ok).map(|counts| counts.rooms);
+        status_line(self.shared.gate.clients(), rooms)
     }
 
     fn info(&self) -> Info {
@@ -214,8 +224,13 @@ impl Daemon {
     }
 }
 
-fn status_line(clients: usize) -> String {
-    format!("serving {clients} client{}", if clients == 1 { "" } else { "s" })
+fn status_line(clients: usize, rooms: Option<usize>) -> String {
+    let of = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let clients = of(clients, "client");
+    match rooms {
+        Some(rooms) => format!("serving {clients} in {}", of(rooms, "room")),
+        None => format!("serving {clients}"),
+    }
 }
 
 /// Gives back to the system what thousands of connections leave in the allocator's pools.
@@ -228,7 +243,7 @@ fn give_memory_back() {
 }
 
 /// Feeds systemd's watchdog, each time after the hub and every worker have answered.
-async fn watch(every: Duration, hub: mpsc::Sender<Order>, workers: usize) {
+async fn watch(every: Duration, hub: mpsc::Sender<Order>, workers: usize, state: State) {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -238,7 +253,8 @@ async fn watch(every: Duration, hub: mpsc::Sender<Order>, workers: usize) {
             for index in 0..workers {
                 let (answer, answered) = oneshot::channel();
                 hub.send(Order::Worker(index, ToWorker::Alive(answer))).await.ok()?;
-                answered.await.ok()?;
+                // A worker ends before the others when it has nobody left to say goodbye to.
+                answered.await.ok().or_else(|| (state.phase() >= Phase::Draining).then_some(()))?;
             }
             Some(())
         };

@@ -16,7 +16,7 @@ impl Daemon {
     pub(super) async fn reload(&mut self, tls_only: bool) -> Result<Reloaded, String> {
         systemd::reloading();
         let outcome = self.try_reload(tls_only).await;
-        systemd::ready(&super::status_line(self.shared.gate.clients()));
+        systemd::ready(&self.status_line().await);
         let reloaded = outcome?;
         tracing::info!(
             changed = reloaded.changed.join(" "),

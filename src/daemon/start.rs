@@ -163,7 +163,7 @@ fn start(
         }
     }
     state.advance(Phase::Serving);
-    systemd::ready(&status_line(0));
+    systemd::ready(&status_line(0, Some(0)));
     if !journal::in_use() {
         greet(&pages, files.first().map(SocketFile::path));
     }
@@ -180,6 +180,7 @@ fn start(
         workers,
         threads,
         requests,
+        admin,
     };
     let status = runtime.block_on(daemon.serve(signals));
     drop(files);
