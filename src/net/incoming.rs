@@ -92,6 +92,7 @@ async fn welcome(worker: Rc<Worker>, incoming: Incoming) {
         }
         Err(error) => return tracing::debug!(address = %peer.ip(), %error, "no TLS"),
     };
+    let _asking = worker.asking();
     let Some(upgraded) = Box::pin(http::serve(&worker, io, &door, peer, refusal)).await else { return };
     open(&worker, upgraded, place).await;
 }

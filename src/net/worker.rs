@@ -5,7 +5,7 @@
 //! wake-up of a task per client. It lets others work after every few members, so that a large room
 //! holds up nobody's ping.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::rc::Rc;
@@ -45,9 +45,21 @@ pub struct Worker {
     config: RefCell<Arc<Config>>,
     conns: RefCell<HashMap<ConnId, Rc<Conn>>>,
     rooms: RefCell<HashMap<RoomId, Rc<Members>>>,
+    /// Connections that are answered by HTTP, or about to be.
+    asking: Cell<usize>,
     emptied: Notify,
     /// What everybody who is still here is told, once the daemon stops.
     stopping: RefCell<Option<(Close, Duration)>>,
+}
+
+/// Held while a connection is answered by HTTP: a worker that stops waits for it.
+pub struct Asking(Rc<Worker>);
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.0.asking.set(self.0.asking.get() - 1);
+        self.0.tell_if_empty();
+    }
 }
 
 /// A room's members on this worker, in slots that never move, so that a fan-out under way skips none.
@@ -81,6 +93,7 @@ pub fn run(
             shared,
             conns: RefCell::default(),
             rooms: RefCell::default(),
+            asking: Cell::new(0),
             emptied: Notify::new(),
             stopping: RefCell::default(),
         });
@@ -358,7 +371,20 @@ impl Worker {
         for asker in done {
             let _ = asker.send(Closed { id, result: Ok(()) }).await;
         }
-        if self.conns.borrow().is_empty() {
+        self.tell_if_empty();
+    }
+
+    pub fn asking(self: &Rc<Self>) -> Asking {
+        self.asking.set(self.asking.get() + 1);
+        Asking(self.clone())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.asking.get() == 0 && self.conns.borrow().is_empty()
+    }
+
+    fn tell_if_empty(&self) {
+        if self.is_empty() {
             self.emptied.notify_waiters();
         }
     }
@@ -438,14 +464,15 @@ impl Worker {
 
     fn close_if_stopping(&self, conn: &Conn) {
         if let Some((close, grace)) = &*self.stopping.borrow() {
-            self.close_within(conn, close, *grace, None);
+            // Longer than `stop` waits: what has not answered by then is cut there, and counted.
+            self.close_within(conn, close, *grace + CLOSE_WAIT, None);
         }
     }
 
     async fn until_empty(&self) {
         loop {
             let emptied = self.emptied.notified();
-            if self.conns.borrow().is_empty() {
+            if self.is_empty() {
                 return;
             }
             emptied.await;
