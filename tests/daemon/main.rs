@@ -11,6 +11,7 @@ mod http;
 mod kick;
 mod listeners;
 mod reload;
+mod shutdown;
 mod support;
 mod systemd;
 mod tls;

@@ -297,8 +297,14 @@ impl Daemon {
 
     /// Told to stop by SIGTERM: ends with 0. The setup may be started again.
     #[track_caller]
-    pub fn stop(mut self) -> Setup {
+    pub fn stop(self) -> Setup {
         self.signal(Signal::SIGTERM);
+        self.stop_again()
+    }
+
+    /// As [`Daemon::stop`], where it has been told already.
+    #[track_caller]
+    pub fn stop_again(mut self) -> Setup {
         let status = self.wait();
         self.child = None;
         let log = self.log();
