@@ -48,12 +48,21 @@ pub enum Failure {
     Ended,
     #[error("what answers at the socket is no wschat daemon of this version ({0}); check --socket, or upgrade both")]
     Garbled(String),
-    #[error("{}", harmless(&.0.to_string()))]
+    #[error("{}", refused(.0))]
     Refused(Refusal),
     #[error("standard output cannot be written to: {0}")]
     Output(io::Error),
     #[error("standard input cannot be read: {0}")]
     Input(io::Error),
+}
+
+/// Mistakes in a configuration are told with the lines they stand in, so their line ends are kept.
+fn refused(refusal: &Refusal) -> String {
+    let text = refusal.to_string();
+    match refusal {
+        Refusal::ReloadRefused { .. } => text.lines().map(harmless).collect::<Vec<_>>().join("\n"),
+        _ => harmless(&text),
+    }
 }
 
 fn places(tried: &[PathBuf]) -> String {
