@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -394,6 +395,17 @@ impl Chat {
         }
     }
 
+    /// The next frame of one of these types, of which `error` may be one.
+    #[track_caller]
+    pub fn any(&mut self, kinds: &[&str]) -> Value {
+        loop {
+            let frame: Value = serde_json::from_str(&self.text()).expect("JSON");
+            if kinds.iter().any(|kind| frame["type"] == *kind) {
+                return frame;
+            }
+        }
+    }
+
     /// Waits until it is told this.
     #[track_caller]
     pub fn hears(&mut self, text: &str) -> Value {
@@ -423,6 +435,26 @@ impl Chat {
                 Err(error) => panic!("not closed in order: {error}, {closed:?}"),
             }
         }
+    }
+
+    /// What a client reads in the end that did not read while it was closed. Its own close frame
+    /// finds nobody; what was sent to it must be whole, though.
+    #[track_caller]
+    pub fn last_words(mut self) -> Closed {
+        loop {
+            match self.ws.read() {
+                Ok(Message::Close(Some(frame))) => {
+                    return Closed { code: frame.code.into(), reason: frame.reason.to_string() };
+                }
+                Ok(_) => {}
+                Err(error) => panic!("closed without a word: {error}"),
+            }
+        }
+    }
+
+    /// As [`Chat::closed`], from now on and beside the test: somebody who reads.
+    pub fn closing(self) -> JoinHandle<(Option<Value>, Closed)> {
+        std::thread::spawn(|| self.closed())
     }
 
     /// Asks to go, and waits until both sides have closed.

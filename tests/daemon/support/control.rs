@@ -70,6 +70,12 @@ impl Events {
         self.0.reply().expect("an event")["parameters"]["event"].take()
     }
 
+    /// What comes next, be it an event or how many were missed.
+    #[track_caller]
+    pub fn reply(&mut self) -> Value {
+        self.0.reply().expect("the watch goes on")["parameters"].take()
+    }
+
     /// The next event of this type; others are passed over.
     #[track_caller]
     pub fn of(&mut self, kind: &str) -> Value {

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -42,7 +42,15 @@ pub struct Ran {
 
 impl Ran {
     pub fn of(command: &mut Command) -> Self {
-        let output = command.output().expect("the program can be run");
+        Ran::from(command.output().expect("the program can be run"))
+    }
+
+    /// Of one that runs already, once it ends.
+    pub fn of_child(child: Child) -> Self {
+        Ran::from(child.wait_with_output().expect("our own child"))
+    }
+
+    fn from(output: Output) -> Self {
         Ran {
             status: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8(output.stdout).expect("UTF-8"),
@@ -281,9 +289,21 @@ impl Daemon {
         kill(Pid::from_raw(self.pid().cast_signed()), signal).expect("our own child");
     }
 
-    /// Open files of the process.
+    /// Open files of the process, without Unix sockets: callers of the control socket come and go.
     pub fn descriptors(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("the daemon runs").count()
+        let proc = PathBuf::from(format!("/proc/{}", self.pid()));
+        let unix = fs::read_to_string(proc.join("net/unix")).expect("the daemon runs");
+        let unix: Vec<String> = unix
+            .lines()
+            .filter_map(|line| line.split_whitespace().nth(6))
+            .map(|inode| format!("socket:[{inode}]"))
+            .collect();
+        fs::read_dir(proc.join("fd"))
+            .expect("the daemon runs")
+            // One that has been closed meanwhile is no more.
+            .filter_map(|file| fs::read_link(file.ok()?.path()).ok())
+            .filter(|file| !unix.iter().any(|socket| file == Path::new(socket)))
+            .count()
     }
 
     pub fn has_ended(&mut self) -> Option<ExitStatus> {
