@@ -13,13 +13,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::admin::{Admin, Counts, DaemonRequest, Info};
+use crate::admin::{Admin, CertificateView, Counts, DaemonRequest, Info};
 use crate::cli::exit;
 use crate::hub::Order;
 use crate::hub::link::ToWorker;
 use crate::journal::LogLevel;
 use crate::net::Shared;
-use crate::state::Phase;
+use crate::state::{Phase, State};
 use crate::systemd;
 use crate::tls::Certificates;
 use crate::wire::close;
@@ -85,7 +85,8 @@ impl Daemon {
         housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut certificate = interval(CERTIFICATE_CHECK);
         certificate.tick().await;
-        let watchdog = systemd::watchdog().map(|every| tokio::spawn(watch(every / 2, self.hub.clone(), self.workers)));
+        let watchdog = systemd::watchdog()
+            .map(|every| tokio::spawn(watch(every / 2, self.hub.clone(), self.workers, self.shared.state.clone())));
         let mut trimmed = 0;
         let mut told = String::new();
         loop {
@@ -140,18 +141,26 @@ impl Daemon {
     fn show(&self, request: DaemonRequest) {
         // Whoever asked may have gone.
         match request {
-            DaemonRequest::Info(reply) => drop(reply.send(Info {
-                version: env!("CARGO_PKG_VERSION"),
-                pid: std::process::id(),
-                since: self.since,
-                listen: self.listen.clone(),
-                config: self.file.as_ref().map(|f| f.display().to_string()),
-                certificate_until: self.certificates.as_ref().map(|c| c.view().until),
-                clients_max: self.shared.gate.limits().clients,
-            })),
-            DaemonRequest::Certificate(reply) => drop(reply.send(self.certificates.as_ref().map(|c| c.view()))),
+            DaemonRequest::Info(reply) => drop(reply.send(self.info())),
+            DaemonRequest::Certificate(reply) => drop(reply.send(self.certificate())),
             DaemonRequest::Reload { reply, .. } => drop(reply.send(Err("the daemon is stopping".into()))),
         }
+    }
+
+    fn info(&self) -> Info {
+        Info {
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            since: self.since,
+            listen: self.listen.clone(),
+            config: self.file.as_ref().map(|f| f.display().to_string()),
+            certificate_until: self.certificate().map(|view| view.until),
+            clients_max: self.shared.gate.limits().clients,
+        }
+    }
+
+    fn certificate(&self) -> Option<CertificateView> {
+        self.certificates.as_ref().map(|c| c.view())
     }
 
     /// Everybody is told and closed in order; who is still there after the grace period is cut. A
@@ -160,11 +169,7 @@ impl Daemon {
         let config = self.shared.config.load_full();
         let grace = config.shutdown.grace;
         let clients = self.shared.gate.clients();
-        tracing::info!(
-            clients,
-            "stopping: closing {clients} connections, which have {} for it",
-            format_duration(grace)
-        );
+        tracing::info!(clients, "stopping: closing {} within {}", some(clients, "connection"), format_duration(grace));
         self.shared.state.advance(Phase::Draining);
         systemd::stopping(grace);
         let mut cuts = Vec::new();
@@ -195,7 +200,7 @@ impl Daemon {
             () = answering => unreachable!("pending never ends"),
             () = stop.recv() => {
                 let left = self.shared.gate.clients();
-                tracing::warn!(cut = left, "stopped at once by a second signal: {left} connections were cut");
+                tracing::warn!(cut = left, "stopped at once by a second signal: {} cut", some(left, "connection"));
                 return exit::OK;
             }
         };
@@ -211,7 +216,7 @@ impl Daemon {
             let _ = thread.join();
         }
         let closed = clients.saturating_sub(cut);
-        tracing::info!(closed, cut, "stopped: {closed} connections were closed in order, {cut} were cut");
+        tracing::info!(closed, cut, "stopped: {} closed in order, {cut} cut", some(closed, "connection"));
         exit::OK
     }
 
@@ -231,8 +236,11 @@ impl Daemon {
 }
 
 fn status_line(counts: &Counts) -> String {
-    let some = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     format!("serving {} in {}", some(counts.clients, "client"), some(counts.rooms, "room"))
+}
+
+fn some(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Gives back to the system what the handshakes of thousands, or those who have gone, leave in the
@@ -246,7 +254,7 @@ fn give_memory_back() {
 }
 
 /// Feeds systemd's watchdog, each time after the hub and every worker have answered.
-async fn watch(every: Duration, hub: mpsc::Sender<Order>, workers: usize) {
+async fn watch(every: Duration, hub: mpsc::Sender<Order>, workers: usize, state: State) {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -256,7 +264,8 @@ async fn watch(every: Duration, hub: mpsc::Sender<Order>, workers: usize) {
             for index in 0..workers {
                 let (answer, answered) = oneshot::channel();
                 hub.send(Order::Worker(index, ToWorker::Alive(answer))).await.ok()?;
-                answered.await.ok()?;
+                // A worker ends before the others when it has nobody left to say goodbye to.
+                answered.await.ok().or_else(|| (state.phase() >= Phase::Draining).then_some(()))?;
             }
             Some(())
         };

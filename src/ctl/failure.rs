@@ -32,7 +32,7 @@ pub enum Failure {
     Partly { done: u64, matched: u64 },
     #[error("nothing was done: not confirmed")]
     NotConfirmed,
-    #[error("no daemon has a socket at {}; start it: `sudo systemctl start wschat`", places(.0))]
+    #[error("no daemon has a socket at {}; start it: `sudo systemctl start wschat` (or run `wschat`)", places(.0))]
     NoSocket(Vec<PathBuf>),
     #[error("no daemon listens at {}; start it: `sudo systemctl start wschat` (or run `wschat`)", .0.display())]
     NobodyListens(PathBuf),
@@ -48,7 +48,7 @@ pub enum Failure {
     Ended,
     #[error("what answers at the socket is no wschat daemon of this version ({0}); check --socket, or upgrade both")]
     Garbled(String),
-    #[error("{}", harmless_lines(&.0.to_string()))]
+    #[error("{}", refused(.0))]
     Refused(Refusal),
     #[error("standard output cannot be written to: {0}")]
     Output(io::Error),
@@ -56,9 +56,13 @@ pub enum Failure {
     Input(io::Error),
 }
 
-/// The daemon's own words may have several lines: every mistake of a configuration.
-fn harmless_lines(text: &str) -> String {
-    text.lines().map(harmless).collect::<Vec<_>>().join("\n")
+/// Mistakes in a configuration are told with the lines they stand in, so their line ends are kept.
+fn refused(refusal: &Refusal) -> String {
+    let text = refusal.to_string();
+    match refusal {
+        Refusal::ReloadRefused { .. } => text.lines().map(harmless).collect::<Vec<_>>().join("\n"),
+        _ => harmless(&text),
+    }
 }
 
 fn places(tried: &[PathBuf]) -> String {

@@ -221,6 +221,7 @@ impl Conn {
         if let Some(ending) = &mut inner.ending
             && ending.deadline.as_mut().poll(cx).is_ready()
         {
+            inner.part();
             inner.die();
             return Poll::Ready(Step::Over(None));
         }
@@ -345,6 +346,29 @@ impl Inner {
     fn die(&mut self) {
         self.stage = Stage::Dead;
         self.wake();
+    }
+
+    /// The other side has not answered in time, but it may be only slow, and read the close frame
+    /// yet: its stream ends in as much order as can be had without waiting any more.
+    fn part(&mut self) {
+        let io = self.ws.get_mut();
+        if io.waiting() > 0 {
+            return;
+        }
+        let cx = &mut Context::from_waker(Waker::noop());
+        io.send_close_notify();
+        // A socket that takes no more than it has is left as it is.
+        let _ = io.poll_drain(cx);
+        let _ = io.poll_shutdown_socket(cx);
+        let mut left = LINGER_BYTES;
+        while left > 0 {
+            let mut scratch = [0; 2048];
+            let mut buf = ReadBuf::new(&mut scratch);
+            match io.poll_read_socket(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => left = left.saturating_sub(buf.filled().len()),
+                _ => return,
+            }
+        }
     }
 
     fn flush(&mut self) {

@@ -156,7 +156,7 @@ pub async fn redirect_to_tls(worker: &Worker, io: Io) {
 }
 
 /// TLS and TCP in order; then what still comes is read, so that no reset eats the last answer.
-async fn close(mut io: Io) {
+pub(super) async fn close(mut io: Io) {
     let orderly = async {
         io.shutdown().await?;
         let mut scratch = [0; 1024];
@@ -334,21 +334,19 @@ fn close_after(mut answer: Answer) -> Answer {
 
 fn bad_handshake(error: HandshakeError) -> Answer {
     match error {
-        HandshakeError::NoUpgrade => {
-            let mut answer =
-                text(StatusCode::UPGRADE_REQUIRED, "Here is a WebSocket (RFC 6455): ask for an upgrade.\n");
-            answer.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-            answer.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-            answer
-        }
-        HandshakeError::Version => {
-            let mut answer = text(StatusCode::UPGRADE_REQUIRED, "Only WebSocket version 13 (RFC 6455) is spoken.\n");
-            answer.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-            answer
-        }
+        HandshakeError::NoUpgrade => upgrade_required("Here is a WebSocket (RFC 6455): ask for an upgrade.\n"),
+        HandshakeError::Version => upgrade_required("Only WebSocket version 13 (RFC 6455) is spoken.\n"),
         HandshakeError::Bad(why) => text(StatusCode::BAD_REQUEST, &format!("Bad WebSocket handshake: {why}.\n")),
     }
+}
+
+/// With it goes what to upgrade to (RFC 9110, section 15.5.22; RFC 6455, section 4.4).
+fn upgrade_required(why: &str) -> Answer {
+    let mut answer = text(StatusCode::UPGRADE_REQUIRED, why);
+    answer.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    answer.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    answer
 }
 
 fn refuse(refusal: Refusal) -> Answer {

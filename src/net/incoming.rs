@@ -91,6 +91,11 @@ async fn welcome(worker: &Rc<Worker>, incoming: Incoming) {
     let io = match secure(worker, &door, socket).await {
         Ok(Secured::Stream(io)) => io,
         Ok(Secured::PlainHttp(io)) => return http::redirect_to_tls(worker, io).await,
+        Ok(Secured::Broken(io, error)) => {
+            tracing::debug!(address = %peer.ip(), "no TLS with {peer}: {error}");
+            // The alert has been written; what the other side still says must not turn it into a reset.
+            return http::close(io).await;
+        }
         Err(error) => return tracing::debug!(address = %peer.ip(), "no TLS with {peer}: {error}"),
     };
     let Some(upgraded) = Box::pin(http::serve(worker, io, &door, peer, refusal)).await else { return };
@@ -107,6 +112,8 @@ enum Secured {
     Stream(Io),
     /// Plain HTTP on a TLS port.
     PlainHttp(Io),
+    /// What came was no TLS, or none that we speak.
+    Broken(Io, io::Error),
 }
 
 async fn secure(worker: &Worker, door: &Door, socket: Socket) -> io::Result<Secured> {
@@ -118,8 +125,10 @@ async fn secure(worker: &Worker, door: &Door, socket: Socket) -> io::Result<Secu
         if socket.peek_byte().await?.is_some_and(|first| first != TLS_HANDSHAKE && first.is_ascii_uppercase()) {
             return Ok(Secured::PlainHttp(Io::plain(socket)));
         }
-        let stream = TlsAcceptor::from(tls.clone()).accept(socket).await?;
-        Ok(Secured::Stream(Io::tls(stream)))
+        Ok(match TlsAcceptor::from(tls.clone()).accept(socket).into_fallible().await {
+            Ok(stream) => Secured::Stream(Io::tls(stream)),
+            Err((error, socket)) => Secured::Broken(Io::plain(socket), error),
+        })
     };
     timeout(limit, accept).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }

@@ -374,9 +374,7 @@ impl Worker {
         for asker in done {
             let _ = asker.send(Closed { id, result: Ok(()) }).await;
         }
-        if self.conns.borrow().is_empty() {
-            self.emptied.notify_waiters();
-        }
+        self.emptied.notify_waiters();
     }
 
     /// Gives the hub one message or two. Where it has no room, the connection is to wait for what

@@ -1,0 +1,17 @@
+//! The daemon as a whole: the real `wschat` and the real `wschatctl`, over real sockets. One file
+//! for each behaviour; what a message means to those who chat is tested elsewhere.
+
+mod command_line;
+mod control;
+mod crowd;
+mod first_start;
+mod garbage;
+mod handshake;
+mod http;
+mod kick;
+mod listeners;
+mod reload;
+mod shutdown;
+mod support;
+mod systemd;
+mod tls;

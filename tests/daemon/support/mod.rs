@@ -1,0 +1,32 @@
+//! What the tests of the whole daemon stand on: a daemon in a folder of its own, clients of its
+//! sockets, certificates, and a service manager that is none.
+
+pub mod certificate;
+pub mod client;
+pub mod control;
+pub mod daemon;
+pub mod manager;
+
+use std::time::{Duration, Instant};
+
+pub use client::{Chat, Http, Stream};
+pub use daemon::{Daemon, Setup};
+
+/// How long anything is waited for before the test fails. Nothing takes this long on a machine that
+/// works, and nothing here says how long it should take.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks at a state that can only be asked for.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Asks until there is an answer.
+#[track_caller]
+pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(begun.elapsed() < PATIENCE, "waited in vain for: {what}");
+        std::thread::sleep(LOOK);
+    }
+}
