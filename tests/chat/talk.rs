@@ -103,6 +103,15 @@ fn a_hello_of_another_version_is_refused_and_may_be_said_again() {
 }
 
 #[test]
+fn a_token_that_nobody_can_check_is_refused() {
+    let daemon = Daemon::start("");
+    let mut client = daemon.json();
+    client.say("hello", json!({"token": "a.b.c"}));
+    assert_eq!(client.end().code(), 4001);
+    daemon.stop();
+}
+
+#[test]
 fn a_taken_nick_is_told_and_another_given() {
     let daemon = Daemon::start("");
     let mut ann = daemon.guest("Ann");
