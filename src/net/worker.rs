@@ -321,8 +321,10 @@ impl Worker {
                             }
                         }
                         Heard::ReplyAndHub(bytes, input) => {
-                            self.deliver(&conn, &bytes, 1, None);
-                            self.tell_hub(&conn, ToHub::Input(input)).await;
+                            if conn.is_open() {
+                                self.deliver(&conn, &bytes, 1, None);
+                                self.tell_hub(&conn, ToHub::Input(input)).await;
+                            }
                         }
                         Heard::Close(close) => self.close(&conn, &close, None),
                         Heard::Echo(message) => conn.echo(message),
