@@ -9,7 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -194,6 +194,12 @@ impl Worker {
         self.conns.borrow().get(&id).cloned()
     }
 
+    /// Those of the connections, for work with pauses in it: one that ends meanwhile is gone, and
+    /// its socket closed, before anybody is told so.
+    fn everyone(&self, wanted: impl Fn(&Conn) -> bool) -> Vec<Weak<Conn>> {
+        self.conns.borrow().values().filter(|conn| wanted(conn)).map(Rc::downgrade).collect()
+    }
+
     // --- fan-out -------------------------------------------------------------------------------
 
     async fn publish_groups(&self, groups: &mut Groups) {
@@ -230,11 +236,10 @@ impl Worker {
     }
 
     async fn publish_all(&self, frame: Encoded, receipt: Option<Arc<Receipt>>) {
-        let everyone: Vec<Rc<Conn>> = self.conns.borrow().values().filter(|c| c.welcomed.get()).cloned().collect();
-        for chunk in everyone.chunks(CHUNK) {
-            for conn in chunk {
+        for chunk in self.everyone(|conn| conn.welcomed.get()).chunks(CHUNK) {
+            for conn in chunk.iter().filter_map(Weak::upgrade) {
                 if let Some(bytes) = frame.of(conn.peer.dialect) {
-                    self.deliver(conn, bytes, 1, receipt.as_ref());
+                    self.deliver(&conn, bytes, 1, receipt.as_ref());
                 }
             }
             yield_now().await;
@@ -412,13 +417,12 @@ impl Worker {
             }
             let config = self.config();
             let now = self.now();
-            let all: Vec<Rc<Conn>> = self.conns.borrow().values().cloned().collect();
-            for chunk in all.chunks(CHUNK) {
-                for conn in chunk.iter().filter(|c| c.is_open()) {
+            for chunk in self.everyone(|_| true).chunks(CHUNK) {
+                for conn in chunk.iter().filter_map(Weak::upgrade).filter(|conn| conn.is_open()) {
                     let heard = conn.inner.borrow_mut().session.check(now, &config.timeouts);
                     match heard {
-                        Heard::Reply(bytes) => self.deliver(conn, &bytes, 1, None),
-                        Heard::Close(close) => self.close(conn, &close, None),
+                        Heard::Reply(bytes) => self.deliver(&conn, &bytes, 1, None),
+                        Heard::Close(close) => self.close(&conn, &close, None),
                         _ => {}
                     }
                 }
@@ -437,14 +441,12 @@ impl Worker {
     // --- the end -------------------------------------------------------------------------------
 
     async fn stop(self: Rc<Self>, grace: Duration, cut: oneshot::Sender<usize>, gone: oneshot::Sender<()>) {
-        let all: Vec<Rc<Conn>> = self.conns.borrow().values().cloned().collect();
-        for chunk in all.chunks(CHUNK) {
-            for conn in chunk {
-                self.close_if_stopping(conn);
+        for chunk in self.everyone(|_| true).chunks(CHUNK) {
+            for conn in chunk.iter().filter_map(Weak::upgrade) {
+                self.close_if_stopping(&conn);
             }
             yield_now().await;
         }
-        drop(all);
         // What is still there at the deadline is cut: that is what the deadline is for. Who has just
         // been accepted gets an answer, but holds us up no longer than a close may: it could be a
         // browser's connection in reserve, on which nothing will ever be said.

@@ -86,6 +86,27 @@ fn the_answer_comes_when_the_sockets_are_closed() {
 }
 
 #[test]
+fn one_that_has_been_kicked_comes_in_no_more() {
+    let daemon = Daemon::start("");
+    let mut watch = daemon.guest("Watch");
+    let mut client = daemon.json();
+    let list = until("both are there", || {
+        let list = daemon.ctl_json(&["list"])["clients"].take();
+        (list.as_array()?.len() == 2).then_some(list)
+    });
+    let silent = list.as_array().unwrap().iter().find(|row| row["nick"].is_null()).expect("one has said nothing");
+    let kick = daemon.ctl_command(&["kick", &silent["id"].to_string()]).spawn().unwrap();
+    client.skip_to("bye");
+    // Its first words, which would count as a hello.
+    client.text(r#"{"type":"ping"}"#);
+    client.text(r#"{"type":"message","payload":{"text":"too late"}}"#);
+    assert_eq!(client.end().code(), 4003);
+    assert!(kick.wait_with_output().unwrap().status.success());
+    assert_eq!(watch.said(), [] as [Value; 0]);
+    daemon.stop();
+}
+
+#[test]
 fn everyone_at_once() {
     let daemon = Daemon::start("");
     let clients: Vec<_> = (0..50)

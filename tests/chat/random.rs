@@ -63,7 +63,9 @@ fn ends_well(mut client: Client) -> Result<(), TestCaseError> {
 fn any_bytes_end_in_order_and_disturb_nobody() {
     let daemon = Daemon::start(&format!("{NO_RATE}[paths]\necho = \"/echo\"\n"));
     let mut watch = daemon.guest("Watch");
-    let mut runner = TestRunner::new(Config { cases: 600, failure_persistence: None, ..Config::default() });
+    // PROPTEST_CASES asks for more.
+    let cases = Config::default().cases.max(600);
+    let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
     let paths = prop::sample::select(vec!["/chat", "/wss", "/echo"]);
     let outcome = runner.run(&(pieces(), paths, 0..5_u8), |(bytes, path, tls)| {
         let dial = if tls == 0 { daemon.dial_tls() } else { daemon.dial() };

@@ -95,6 +95,38 @@ fn a_resume_brings_what_was_missed_and_then_what_comes() {
 }
 
 #[test]
+fn a_long_backlog_is_no_slow_reading() {
+    let daemon = Daemon::start(&NO_RATE.replace("[limits]\n", "[limits]\noutbox = \"64KiB\"\n"));
+    let mut bob = daemon.json();
+    let (_, joined) = bob.hello(json!({"nick": "Bob"}));
+    // Many times the outbox, and more than the kernel holds for a narrow reader.
+    let long = "x".repeat(3900);
+    for n in 1..=2000 {
+        bob.say("message", json!({"text": format!("{n} {long}")}));
+    }
+    while bob.skip_to("ack")["seq"] != 2000 {}
+    for dial in [daemon.dial(), daemon.dial_tls()] {
+        let mut late = dial.narrow().open("/chat");
+        let resume = json!({"rooms": {"lobby": {"epoch": joined["epoch"], "seq": 0}}});
+        let (welcome, joined) = late.hello(json!({"resume": resume}));
+        assert_eq!((&welcome["resumed"], &joined["recovered"]), (&json!(true), &json!(true)));
+        let head = joined["seq"].as_u64().unwrap();
+        // It does not look for a while, and more is said meanwhile.
+        for n in 1..=20 {
+            bob.message(&format!("live {n}"));
+        }
+        for seq in 1..=head + 20 {
+            let message = late.expect("message");
+            assert_eq!(message["seq"], seq);
+        }
+        late.message("here");
+        late.say("bye", json!({}));
+        assert_eq!(late.end().code(), 1000);
+    }
+    daemon.stop();
+}
+
+#[test]
 fn a_cursor_of_another_stream_or_of_what_is_gone_is_told_so() {
     let daemon = Daemon::start(&format!("{NO_RATE}[history]\nkeep = 5\n"));
     let mut bob = daemon.json();

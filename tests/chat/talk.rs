@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::client::refused;
-use crate::support::{Daemon, NO_RATE, until};
+use crate::support::{Daemon, Frame, NO_RATE, until};
 
 #[test]
 fn a_hello_is_welcomed_with_what_holds_here() {
@@ -81,14 +81,32 @@ fn who_says_no_hello_has_said_an_empty_one() {
 #[test]
 fn frames_that_come_with_the_handshake_are_heard() {
     let daemon = Daemon::start("");
-    let hello = crate::support::Frame::text(r#"{"type":"hello","payload":{"nick":"Early"},"seq":3}"#);
-    let ping = crate::support::Frame::text(r#"{"type":"ping","payload":{"deep":[[1]]},"seq":4}"#);
+    let hello = Frame::text(r#"{"type":"hello","payload":{"nick":"Early"},"seq":3}"#);
+    let ping = Frame::text(r#"{"type":"ping","payload":{"deep":[[1]]},"seq":4}"#);
     let early = [hello.masked(), ping.masked()].concat();
     for dial in [daemon.dial(), daemon.dial_tls()] {
         let mut client = dial.early(early.clone()).open("/chat");
         assert_eq!(client.skip_to("pong"), json!({"deep": [[1]]}));
         client.say("bye", json!({}));
         assert_eq!(client.end().code(), 1000);
+    }
+    // More than a head may be long, and cut anywhere.
+    let long: Vec<u8> = (0..15)
+        .flat_map(|n| {
+            Frame::text(&json!({"type": "ping", "payload": {"n": n, "x": "x".repeat(3000)}}).to_string()).masked()
+        })
+        .collect();
+    for dial in [daemon.dial(), daemon.dial_tls()] {
+        let mut client = dial.early(long.clone()).open("/chat");
+        for n in 0..15 {
+            assert_eq!(client.skip_to("pong")["n"], n);
+        }
+    }
+    // Broken ones are as broken as later.
+    for (bytes, code) in [(vec![0x88, 0x02, 0x03, 0xe8], 1002), (Frame::close(4000, b"").masked(), 4000)] {
+        for dial in [daemon.dial(), daemon.dial_tls()] {
+            assert_eq!(dial.early(bytes.clone()).open("/chat").end().code(), code);
+        }
     }
     daemon.stop();
 }
@@ -99,6 +117,15 @@ fn a_hello_of_another_version_is_refused_and_may_be_said_again() {
     let mut client = daemon.json();
     assert_eq!(refused(&mut client, "hello", json!({"v": 2}))["code"], "bad_request");
     client.hello(json!({"v": 1}));
+    daemon.stop();
+}
+
+#[test]
+fn a_token_that_nobody_can_check_is_refused() {
+    let daemon = Daemon::start("");
+    let mut client = daemon.json();
+    client.say("hello", json!({"token": "a.b.c"}));
+    assert_eq!(client.end().code(), 4001);
     daemon.stop();
 }
 

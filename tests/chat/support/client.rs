@@ -210,8 +210,8 @@ impl Client {
     /// Everything that was said to this client before now has been read, and was this.
     #[track_caller]
     pub fn said(&mut self) -> Vec<Value> {
-        // Joining a room in which one is goes through the hub and back, behind all that was there
-        // before; `ping` would overtake it.
+        // This goes through the hub and back, behind all that was there before; `ping` would
+        // overtake it.
         let re = self.say("who", json!({"room": "lobby"}));
         let mut said = Vec::new();
         loop {

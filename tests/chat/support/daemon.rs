@@ -5,12 +5,14 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use super::{Client, Dial, until};
+use super::{Client, Dial, PATIENCE, until};
 
 /// Ends with the value; where the test has failed, its log is shown.
 pub struct Daemon {
@@ -45,21 +47,19 @@ impl Daemon {
             .expect("the daemon starts");
         // It prints where its pages are once it serves, a line for each listener.
         let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+        let (tell, told) = mpsc::channel();
+        thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| tell.send(line)));
         let (mut plain, mut tls) = (None, None);
-        for line in stdout.lines().map_while(Result::ok) {
+        while plain.is_none() || tls.is_none() {
+            let Ok(line) = told.recv_timeout(PATIENCE) else { break };
             let port = line.rsplit(':').next().and_then(|rest| rest.trim_end_matches('/').parse::<u16>().ok());
             let address = port.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-            if line.starts_with("https:") {
-                tls = address
-            } else {
-                plain = address
-            }
-            if plain.is_some() && tls.is_some() {
-                break;
-            }
+            *(if line.starts_with("https:") { &mut tls } else { &mut plain }) = address;
         }
         let (Some(plain), Some(tls)) = (plain, tls) else {
             let log = fs::read_to_string(folder.path().join("log")).unwrap_or_default();
+            // It may hang instead of having ended.
+            let _ = child.kill();
             panic!("no daemon: {:?}\n{log}", child.wait());
         };
         Daemon { plain, tls, folder, child }
@@ -102,7 +102,8 @@ impl Daemon {
 
     pub fn ctl_command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_wschatctl"));
-        command.arg("--socket").arg(self.control()).args(arguments).stdin(Stdio::null());
+        command.arg("--socket").arg(self.control()).args(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
