@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::future::{Future, poll_fn, ready};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::conn::CLOSE_WAIT;
@@ -95,6 +96,10 @@ pub async fn serve(
         .serve_connection(TokioIo::new(io), service);
     let mut draining = pin!(worker.shared.state.reached(Phase::Draining));
     let mut told = false;
+    // hyper has a deadline for a request's head, and none for those who ask and never read. Where
+    // nothing has moved for longer than a head may take, it is them.
+    let patience = 2 * config.timeouts.request;
+    let mut stalled = pin!(sleep(patience));
     let result = poll_fn(|cx| {
         if !told && draining.as_mut().poll(cx).is_ready() {
             told = true;
@@ -104,23 +109,35 @@ pub async fn serve(
                 Pin::new(&mut connection).graceful_shutdown();
             }
         }
-        connection.poll_without_shutdown(cx)
+        if let Poll::Ready(result) = connection.poll_without_shutdown(cx) {
+            return Poll::Ready(Some(result));
+        }
+        if stalled.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        stalled.as_mut().reset(Instant::now() + patience);
+        Poll::Pending
     })
     .await;
     let parts = connection.into_parts();
     let mut io = parts.io.into_inner();
     let granted = granted.take();
     match (result, granted) {
-        (Ok(()), Some(Granted { kind, address, port, origin, agent, place })) => {
+        (Some(Ok(())), Some(Granted { kind, address, port, origin, agent, place })) => {
             return Some(Upgrade { io, read: parts.read_buf, kind, address, port, origin, agent, place });
         }
-        (Err(error), _) if error.is_timeout() && answered.get() == 0 => {
+        (Some(Err(error)), _) if error.is_timeout() && answered.get() == 0 => {
             let late = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
             // The answer is a courtesy; the connection ends either way.
             let _ = timeout(CLOSE_WAIT, io.write_all(late)).await;
         }
-        (Err(error), _) => tracing::debug!(address = %peer.ip(), "no HTTP with {peer}: {error}"),
-        (Ok(()), None) => {}
+        (Some(Err(error)), _) => tracing::debug!(address = %peer.ip(), "no HTTP with {peer}: {error}"),
+        (Some(Ok(())), None) => {}
+        (None, _) => {
+            // It would not read an end in good order, either.
+            tracing::debug!(address = %peer.ip(), "{peer} reads no answers");
+            return None;
+        }
     }
     close(io).await;
     None

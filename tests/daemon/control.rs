@@ -327,6 +327,24 @@ fn everything_that_happens_is_seen_as_it_happens() {
 }
 
 #[test]
+fn who_is_closed_for_reading_too_slowly_is_seen() {
+    let daemon = Daemon::plain("[limits]\noutbox = \"64KiB\"\nburst = 100000\nrate = \"1000000/s\"\n");
+    let mut events = daemon.caller().watch(&["slow"]);
+    let mut ann = daemon.chat("ann");
+    let lazy = daemon.chat("lazy");
+    let text = "x".repeat(4000);
+    until("it is closed", || {
+        for _ in 0..200 {
+            ann.say(&text);
+        }
+        (daemon.clients(&[]).len() == 1).then_some(())
+    });
+    let slow = events.next();
+    assert_eq!((&slow["nick"], &slow["address"]), (&json!("lazy"), &json!("127.0.0.1")), "{slow}");
+    drop(lazy);
+}
+
+#[test]
 fn the_command_prints_events_live_and_ends_with_the_daemon() {
     let daemon = Daemon::plain("");
     let mut watching = daemon

@@ -2,8 +2,10 @@
 
 use serde_json::{Value, json};
 
+use crate::support::client::UPGRADE;
 use crate::support::control::Caller;
-use crate::support::{Chat, Daemon, until};
+use crate::support::daemon::PLAIN;
+use crate::support::{Chat, Daemon, Http, Setup, Stream, until};
 
 const FREE: &str = "[limits]\nburst = 1000000\nrate = \"1000000/s\"\n";
 
@@ -142,4 +144,36 @@ fn nonsense_is_answered_by_an_error_or_a_closed_connection() {
         assert!(daemon.caller().ask("Ping", Value::Null).is_ok(), "{shown}");
     }
     assert_eq!(daemon.log().matches(" WARN ").count() + daemon.log().matches(" ERROR ").count(), 0);
+}
+
+#[test]
+fn more_clients_than_files_are_told_so_and_operators_still_get_in() {
+    let daemon = Setup::new(&format!("{PLAIN}{FREE}")).most_files(200).start();
+    let (mut ann, mut bob) = (daemon.chat("ann"), daemon.chat("bob"));
+    let most = daemon.json(&["status"])["clients_max"].as_u64().unwrap();
+    assert!((50..200).contains(&most), "{most}");
+    let mut inside = Vec::new();
+    let mut told = 0;
+    for _ in 2..most + 10 {
+        let mut http = daemon.http();
+        match http.ask("GET /wss", &UPGRADE).status {
+            101 => inside.push(http),
+            503 => told += 1,
+            status => panic!("{status}"),
+        }
+    }
+    assert_eq!((inside.len() as u64 + 2, told), (most, 10));
+    // Many more who say nothing at all: for some there is no descriptor, not even for an answer.
+    let silent: Vec<Stream> = (0..300).map(|_| Stream::tcp(daemon.address())).collect();
+    talk(&mut ann, &mut bob, "we are inside");
+    assert_eq!(daemon.json(&["list", "--count"])["count"], most);
+    assert_eq!(daemon.json(&["notice", "full house", "--user", &ann.user])["done"], 1);
+    drop(silent);
+    drop(inside);
+    until("there is room again", || (daemon.json(&["status"])["clients"] == 2).then_some(()));
+    until("somebody comes in", || {
+        let mut http = Http::new(daemon.connect());
+        (http.ask("GET /wss", &UPGRADE).status == 101).then_some(())
+    });
+    assert!(!daemon.log().contains(" ERROR "), "{}", daemon.log());
 }

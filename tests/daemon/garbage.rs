@@ -196,3 +196,26 @@ fn clients_that_vanish_leave_nothing() {
     witness.say("alone");
     assert_eq!(daemon.log(), log);
 }
+
+#[test]
+fn who_asks_and_never_reads_is_ended() {
+    let daemon = Daemon::start(&format!("{TLS}[[listen]]\naddress = \"127.0.0.1:0\"\ntls = false\n{IMPATIENT}"));
+    let open = daemon.descriptors();
+    let greedy: Vec<Stream> = [daemon.connect(), Stream::tcp(daemon.address_of(1))]
+        .into_iter()
+        .map(|mut stream| {
+            let socket = match &stream {
+                Stream::Tcp(socket) => socket,
+                Stream::Tls(stream) => &stream.sock,
+                Stream::Unix(_) => unreachable!("none is connected to"),
+            };
+            // Until neither side's buffers take any more.
+            socket.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+            let requests = b"GET /assets/chat.js HTTP/1.1\r\nHost: h\r\n\r\n".repeat(1000);
+            while stream.write_all(&requests).is_ok() {}
+            stream
+        })
+        .collect();
+    until("they are ended", || (daemon.descriptors() == open).then_some(()));
+    drop(greedy);
+}

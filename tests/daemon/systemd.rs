@@ -139,6 +139,20 @@ fn a_crash_loses_no_listener() {
 }
 
 #[test]
+fn a_proxys_socket_is_kept_as_well() {
+    let manager = Manager::new();
+    let setup = Setup::new("[[listen]]\naddress = \"FOLDER/proxy.sock\"\n");
+    let path = setup.folder().join("proxy.sock");
+    let daemon = setup.env("NOTIFY_SOCKET", manager.path()).start();
+    let mut stored = manager.with("FDSTORE");
+    let setup = daemon.stop();
+    let mut early = Http::new(Stream::unix(&path));
+    early.send("GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n");
+    let _daemon = setup.hand_over(stored.descriptors.remove(0), &stored.variables["FDNAME"]).start();
+    assert_eq!(early.answer(false).status, 200);
+}
+
+#[test]
 fn a_socket_that_the_configuration_no_longer_has_is_let_go() {
     let manager = Manager::new();
     let kept = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -29,6 +29,8 @@ pub struct Setup {
     environment: Vec<(OsString, OsString)>,
     /// Handed over as descriptor 3, as a service manager does it.
     socket: Option<(OwnedFd, String)>,
+    /// The most open files, where it is not this machine's limit.
+    most_files: Option<usize>,
     config: bool,
 }
 
@@ -79,7 +81,7 @@ impl Setup {
         // Others may look in, so that what keeps them out is the daemon's own doing.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("our own folder");
         fs::create_dir(folder.path().join("run")).expect("our own folder");
-        Setup { folder, environment: Vec::new(), socket: None, config: false }
+        Setup { folder, environment: Vec::new(), socket: None, most_files: None, config: false }
     }
 
     pub fn folder(&self) -> &Path {
@@ -110,6 +112,11 @@ impl Setup {
 
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.environment.push((name.into(), value.as_ref().into()));
+        self
+    }
+
+    pub fn most_files(mut self, most: usize) -> Self {
+        self.most_files = Some(most);
         self
     }
 
@@ -145,7 +152,8 @@ impl Setup {
         // The service manager's variables name the process that they are for; a shell that becomes
         // the daemon knows its own number.
         let takes_over = if self.socket.is_some() { "exec 3<&0 </dev/null; export LISTEN_PID=$$;" } else { "" };
-        let script = format!("{takes_over} export WATCHDOG_PID=$$; exec \"$0\" \"$@\"");
+        let limits = self.most_files.map_or_else(String::new, |most| format!("ulimit -n {most};"));
+        let script = format!("{takes_over} {limits} export WATCHDOG_PID=$$; exec \"$0\" \"$@\"");
         let mut command = self.command("sh");
         command.args(["-c", &script, env!("CARGO_BIN_EXE_wschat")]);
         if self.config {
