@@ -72,6 +72,10 @@ fn limits_are_in_force_at_once() {
 fn the_chats_own_settings_are_in_force_at_once() {
     let daemon = Daemon::plain("[timeouts]\npresence = \"0s\"\n");
     let mut text = daemon.text();
+    // Its WebSocket is open; that it is in the room is not said to a text client.
+    until("the text client is in the room", || {
+        (daemon.json(&["list", "--room", "lobby"])["clients"].as_array()?.len() == 1).then_some(())
+    });
     let english = daemon.chat("one");
     assert!(text.text().is_ascii());
     let calm = "[timeouts]\npresence = \"0s\"\n";
