@@ -31,6 +31,7 @@ const logs = new Map();
 let current = null;
 let everOnline = false;
 let toldWish = null;
+let hintSeen = Boolean(recall('nick') || recall('hint'));
 
 // --- the connection, told in words ---
 
@@ -140,7 +141,7 @@ chat.addEventListener('welcome', ({ detail: welcome }) => {
   if (welcome.guest) remember('guest', welcome.guest);
   for (const log of logs.values()) log.user = welcome.user;
   showSelf();
-  $('hint').hidden = Boolean(recall('nick') || recall('hint') || chat.wishedNick);
+  $('hint').hidden = hintSeen;
 });
 
 chat.addEventListener('refused', ({ detail: { code, of } }) => {
@@ -164,6 +165,11 @@ function showSelf() {
   dress($('self-avatar'), user, nick);
 }
 
+function hideHint() {
+  hintSeen = true;
+  $('hint').hidden = true;
+}
+
 function openNickDialog() {
   $('nick-error').textContent = '';
   $('nick-input').value = chat.nick ?? '';
@@ -176,7 +182,7 @@ $('self').addEventListener('click', openNickDialog);
 $('hint-choose').addEventListener('click', openNickDialog);
 $('hint-close').addEventListener('click', () => {
   remember('hint', 'seen');
-  $('hint').hidden = true;
+  hideHint();
 });
 $('nick-cancel').addEventListener('click', () => $('nick-dialog').close());
 $('nick-dialog').addEventListener('close', () => $('text').focus());
@@ -192,7 +198,7 @@ $('nick-form').addEventListener('submit', async (event) => {
   }
   if (nick === chat.nick) {
     remember('nick', nick);
-    $('hint').hidden = true;
+    hideHint();
     $('nick-dialog').close();
     return;
   }
@@ -200,7 +206,7 @@ $('nick-form').addEventListener('submit', async (event) => {
   try {
     await chat.setNick(nick);
     remember('nick', nick);
-    $('hint').hidden = true;
+    hideHint();
     showSelf();
     showPeople();
     $('nick-dialog').close();
@@ -365,11 +371,10 @@ $('banner-close').addEventListener('click', () => {
 async function loadHistory(log, range) {
   try {
     const page = await chat.history(log.room, { ...range, limit: HISTORY });
-    // What is older than a gap is shown already; more of it is reached from the top.
-    log.frames(page.messages ?? [], log.first > 1 && page.more);
+    log.frames(page.messages ?? [], page.more === true);
   } catch {
     // Without a connection the next `joined` asks again; a daemon without history has none to show.
-    log.frames([], undefined);
+    log.frames([], !log.earlierButton.hidden);
   }
 }
 
@@ -443,8 +448,9 @@ $('composer').addEventListener('submit', (event) => {
 
 function submit() {
   const message = text.value.trim();
-  if (!message || !current || !checkLength()) return;
-  if (chat.state.name === 'closed') {
+  if (!message || !checkLength()) return;
+  // Before the first room is entered nobody knows where it should go.
+  if (!current || chat.state.name === 'closed') {
     $('limit').hidden = false;
     $('limit').classList.add('over');
     $('limit').textContent = t('cannotSend');

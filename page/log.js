@@ -86,7 +86,10 @@ export class RoomLog {
     if (!old && !mine) this.#countUnread();
   }
 
-  /** Many stored frames at once; a screen reader is not made to read them all out. */
+  /**
+   * Many stored frames at once; a screen reader is not made to read them all out.
+   * `more`: there is something before the first of them.
+   */
   frames(frames, more) {
     const fromEnd = this.node.scrollHeight - this.node.scrollTop;
     const stay = !this.atEnd;
@@ -94,7 +97,8 @@ export class RoomLog {
     for (const frame of frames) this.frame(frame, { old: true });
     if (stay) this.node.scrollTop = this.node.scrollHeight - fromEnd;
     requestAnimationFrame(() => this.node.setAttribute('aria-live', 'polite'));
-    if (more !== undefined) this.setMore(more);
+    // Below a gap older ones are shown already, and what is before those is another question.
+    if (frames.length === 0 || frames[0].seq === this.first) this.setMore(more);
     this.emptyNote.hidden = this.items.some((item) => item.kind === 'message');
   }
 

@@ -165,6 +165,25 @@ impl Filter {
     }
 }
 
+/// As `wschatctl`'s options say it.
+impl std::fmt::Display for Filter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let set = |name: &str, value: Option<String>| value.map(|value| format!("--{name} {value}"));
+        let duration = |d: Option<Duration>| d.map(|d| humantime::format_duration(d).to_string());
+        let parts = [
+            set("user", self.user.as_ref().map(ToString::to_string)),
+            set("nick", self.nick.as_ref().map(ToString::to_string)),
+            set("ip", self.ip.map(|net| net.to_string())),
+            set("room", self.room.as_ref().map(ToString::to_string)),
+            set("dialect", self.dialect.map(|d| d.as_str().to_owned())),
+            set("older", duration(self.older)),
+            set("idle", duration(self.idle)),
+            set("sendq-over", self.sendq_over.map(|bytes| bytes.to_string())),
+        ];
+        f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join(" "))
+    }
+}
+
 /// One connection. `user` and `nick` are absent until it has said hello.
 #[derive(Clone, Debug)]
 pub struct ClientView {

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
+use humantime::format_duration;
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::admin::{DaemonRequest, Info};
+use crate::admin::{Admin, Counts, DaemonRequest, Info};
 use crate::cli::exit;
 use crate::hub::Order;
 use crate::hub::link::ToWorker;
@@ -26,9 +27,11 @@ use crate::wire::close;
 pub use start::run;
 
 /// How often systemd's status line and the like are brought up to date.
-const HOUSEKEEPING: Duration = Duration::from_secs(5);
-/// Connections gone since memory was last given back that make it worth a try.
+const HOUSEKEEPING: Duration = Duration::from_secs(2);
+/// Connections come or gone since memory was last given back that make it worth a try.
 const TRIM_AFTER: usize = 1000;
+/// How long the hub has to say how many are here.
+const COUNT_WAIT: Duration = Duration::from_millis(500);
 /// How often the certificate's age is looked at.
 const CERTIFICATE_CHECK: Duration = Duration::from_secs(6 * 3600);
 
@@ -60,6 +63,7 @@ struct Daemon {
     listen: Vec<String>,
     since: SystemTime,
     hub: mpsc::Sender<Order>,
+    admin: Admin,
     workers: usize,
     threads: Vec<JoinHandle<()>>,
     requests: mpsc::Receiver<DaemonRequest>,
@@ -82,7 +86,8 @@ impl Daemon {
         let mut certificate = interval(CERTIFICATE_CHECK);
         certificate.tick().await;
         let watchdog = systemd::watchdog().map(|every| tokio::spawn(watch(every / 2, self.hub.clone(), self.workers)));
-        let mut most = 0;
+        let mut trimmed = 0;
+        let mut told = String::new();
         loop {
             let turn = tokio::select! {
                 () = signals.stop.recv() => Turn::Stop,
@@ -100,18 +105,27 @@ impl Daemon {
                 }
                 Turn::Request(request) => self.answer(request).await,
                 Turn::Housekeeping => {
-                    let clients = self.shared.gate.clients();
-                    most = most.max(clients);
-                    if most > clients + TRIM_AFTER {
+                    // Where the hub does not answer there is nothing new to tell.
+                    let Some(counts) = self.counts().await else { continue };
+                    if counts.clients.abs_diff(trimmed) > TRIM_AFTER {
                         give_memory_back();
-                        most = clients;
+                        trimmed = counts.clients;
                     }
-                    systemd::status(&status_line(clients));
+                    let status = status_line(&counts);
+                    if status != told {
+                        systemd::status(&status);
+                        told = status;
+                    }
                 }
                 Turn::Certificate => self.renew_self_signed(),
             }
         }
         self.drain(&mut signals.stop, watchdog).await
+    }
+
+    /// `None`: the hub has more to do than to be counted. A signal must not wait for it.
+    async fn counts(&self) -> Option<Counts> {
+        timeout(COUNT_WAIT, self.admin.counts()).await.ok()?.ok()
     }
 
     async fn answer(&mut self, request: DaemonRequest) {
@@ -146,7 +160,11 @@ impl Daemon {
         let config = self.shared.config.load_full();
         let grace = config.shutdown.grace;
         let clients = self.shared.gate.clients();
-        tracing::info!(clients, grace = ?grace, "stopping: closing every connection");
+        tracing::info!(
+            clients,
+            "stopping: closing {clients} connections, which have {} for it",
+            format_duration(grace)
+        );
         self.shared.state.advance(Phase::Draining);
         systemd::stopping(grace);
         let mut cuts = Vec::new();
@@ -177,7 +195,7 @@ impl Daemon {
             () = answering => unreachable!("pending never ends"),
             () = stop.recv() => {
                 let left = self.shared.gate.clients();
-                tracing::warn!(cut = left, "stopped at once by a second signal");
+                tracing::warn!(cut = left, "stopped at once by a second signal: {left} connections were cut");
                 return exit::OK;
             }
         };
@@ -192,7 +210,8 @@ impl Daemon {
             // A panic ends the process (see Cargo.toml), so there is nothing to learn here.
             let _ = thread.join();
         }
-        tracing::info!(closed = clients.saturating_sub(cut), cut, "stopped");
+        let closed = clients.saturating_sub(cut);
+        tracing::info!(closed, cut, "stopped: {closed} connections were closed in order, {cut} were cut");
         exit::OK
     }
 
@@ -211,11 +230,13 @@ impl Daemon {
     }
 }
 
-fn status_line(clients: usize) -> String {
-    format!("serving {clients} client{}", if clients == 1 { "" } else { "s" })
+fn status_line(counts: &Counts) -> String {
+    let some = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    format!("serving {} in {}", some(counts.clients, "client"), some(counts.rooms, "room"))
 }
 
-/// Gives back to the system what thousands of connections leave in the allocator's pools.
+/// Gives back to the system what the handshakes of thousands, or those who have gone, leave in the
+/// allocator's pools.
 fn give_memory_back() {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim(3) may be called at any time, from any thread; it takes no pointers.
@@ -242,7 +263,10 @@ async fn watch(every: Duration, hub: mpsc::Sender<Order>, workers: usize) {
         match timeout(every, answers).await {
             Ok(Some(())) => systemd::feed_watchdog(),
             Ok(None) => return,
-            Err(_) => tracing::error!(waited = ?begun.elapsed(), "a thread does not answer; the watchdog is not fed"),
+            Err(_) => {
+                let waited = begun.elapsed();
+                tracing::error!("the hub or a worker has not answered for {waited:?}: the watchdog is not fed");
+            }
         }
     }
 }

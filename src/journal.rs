@@ -1,12 +1,16 @@
 //! Where the log goes: to the journal with fields where systemd reads our stderr, and as readable
 //! text to anything else. Levels are duties: error, an operator must act; warn, something is
 //! degraded; info, lifecycle and what operators change; debug, one connection.
+//!
+//! A message is a sentence that says everything a person needs; the fields are for filters
+//! (`journalctl CLIENT=17`) and are not repeated where text is written.
 
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 
 use nix::sys::stat::fstat;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::format::debug_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -32,7 +36,11 @@ pub fn start(level: Level) -> LogLevel {
         Some(layer) => Box::new(layer),
         None => {
             let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-            Box::new(tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(colour).with_target(false))
+            let text = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(colour).with_target(false);
+            Box::new(text.fmt_fields(debug_fn(|writer, field, value| match field.name() {
+                "message" => write!(writer, "{value:?}"),
+                _ => Ok(()),
+            })))
         }
     };
     tracing_subscriber::registry().with(filter).with(sink).init();

@@ -22,7 +22,7 @@ pub struct Peer {
     /// `TLSv1.3` or `TLSv1.2`; absent on plain listeners.
     pub tls: Option<&'static str>,
     /// The protocol that ALPN settled on.
-    pub alpn: Option<Box<str>>,
+    pub alpn: Option<&'static str>,
     /// The `Origin` header, cut at 256 bytes.
     pub origin: Option<Box<str>>,
     /// The `User-Agent` header, cut at 256 bytes.

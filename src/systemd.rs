@@ -52,7 +52,7 @@ pub fn status(status: &str) {
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => said(sd_notify::notify(&[NotifyState::Reloading, now])),
-        Err(error) => tracing::warn!(%error, "no monotonic clock for systemd"),
+        Err(error) => tracing::warn!("systemd is not told of the reload: {error}"),
     }
 }
 
@@ -77,7 +77,7 @@ pub fn feed_watchdog() {
 
 fn said(result: io::Result<()>) {
     if let Err(error) = result {
-        tracing::warn!(%error, "systemd cannot be told");
+        tracing::warn!("systemd cannot be told anything: {error}");
     }
 }
 

@@ -39,10 +39,12 @@ const PING_MS = 25_000;
 
 const STOP = new Set([1000, 1002, 1003, 1007, 1009, 4001, 4002, 4003, 4004, 4005]);
 const AT_ONCE = new Set([4200, 4201]);
+const BACK_OFF = new Set([1006, 1011, 1013, 4101, 4102]);
 
 /**
  * What to do after a connection has ended: the closing table of the protocol.
- * A `bye` said by the daemon is more exact than the table, so it wins.
+ * A `bye` said by the daemon decides whether to come back, and when after a code that the table
+ * does not know: an operator may close with one of their own.
  * @param {number} code of the close frame; 1006 where there was none
  * @param {{reconnect?: boolean, after_ms?: number}|null} bye the payload of `bye`, if one was said
  * @param {() => number} random in (0, 1]
@@ -53,7 +55,7 @@ export function afterClose(code, bye, random) {
   if (bye?.reconnect === false) return { step: 'stop' };
   if (STOP.has(code) && bye?.reconnect !== true) return { step: 'stop' };
   if (AT_ONCE.has(code)) return { step: 'now' };
-  if (bye?.after_ms > 0) return { step: 'after', ms: random() * bye.after_ms };
+  if (bye?.after_ms > 0 && !BACK_OFF.has(code)) return { step: 'after', ms: random() * bye.after_ms };
   return { step: 'back-off' };
 }
 
@@ -225,7 +227,8 @@ export class WsChat extends EventTarget {
   setNick(nick) {
     return this.#request('nick', { nick }).then((payload) => {
       this.wishedNick = nick;
-      if (this.welcome) this.welcome.nick = payload.nick || nick;
+      if (this.welcome) this.welcome.nick = nick;
+      for (const room of this.rooms.values()) if (room.members?.has(this.user)) room.members.set(this.user, nick);
       return payload;
     });
   }

@@ -72,6 +72,17 @@ pub enum Target {
     Conn(ConnId),
 }
 
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Target::Everyone => f.write_str("everyone"),
+            Target::Room(room) => write!(f, "room {room}"),
+            Target::User(user) => write!(f, "user {user}"),
+            Target::Conn(id) => write!(f, "client {id}"),
+        }
+    }
+}
+
 /// How loud a notice is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Level {

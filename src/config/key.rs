@@ -329,7 +329,7 @@ fn limits() -> Vec<Key<Draft>> {
             Reload,
             Size { least: 128, most: 16 * MIB },
             "The longest WebSocket message that a client may send, in all its fragments. A longer one closes the \
-             connection (1009)."
+             connection (1009). Connections that stand keep the limit they were opened with."
         ),
         key!(
             Draft,

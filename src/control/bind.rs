@@ -109,7 +109,7 @@ pub fn bind(path: &Path, mode: u32, group: Option<&str>) -> Result<(UnixListener
     fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed("its mode cannot be set"))?;
     socket.listen(BACKLOG).map_err(failed("cannot be listened on"))?;
     let listener = UnixListener::from_std(socket.into()).map_err(failed("cannot be listened on"))?;
-    tracing::debug!(path = %path.display(), mode = format_args!("{mode:o}"), group = given, "socket bound");
+    tracing::debug!("listening on {} (mode {mode:o})", path.display());
     Ok((listener, file))
 }
 

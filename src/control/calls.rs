@@ -247,7 +247,7 @@ impl Desk<'_> {
         let close = close(code, reason, reconnect)?;
         let what = match (&ids, filter.is_empty(), all) {
             (Some(ids), true, false) => format!("ids {}", cut(&format!("{ids:?}"))),
-            (None, false, false) => format!("{filter:?}"),
+            (None, false, false) => filter.to_string(),
             (None, true, true) => "everyone".to_owned(),
             (None, true, false) => {
                 return Err(Refusal::EmptyFilter { expected: "ids, a filter, or all: true".into() }.into());
@@ -277,7 +277,10 @@ impl Desk<'_> {
             matched = kicked.matched,
             done = kicked.done,
             failed = kicked.failed.len(),
-            "kick"
+            "{} kicked {what}: {} of {} connections closed with {code} {reason}",
+            self.caller.named(who.as_deref()),
+            kicked.done,
+            kicked.matched,
         );
         Ok(kicked)
     }
@@ -348,7 +351,7 @@ impl Desk<'_> {
             let expected = format!("1 to {} bytes of text", api::NOTICE_MAX);
             return Err(bad("text", format_args!("{} bytes", text.len()), &expected).into());
         }
-        let what = format!("{target:?}");
+        let what = target.to_string();
         let told = cut(&text);
         let delivery = self.admin.notice(target, text, level).await?;
         let who = user_name(self.caller.uid).await;
@@ -360,7 +363,10 @@ impl Desk<'_> {
             text = ?told,
             matched = delivery.matched,
             done = delivery.delivered,
-            "notice"
+            "{} sent a notice to {what}: {told:?}, written to {} of {} connections",
+            self.caller.named(who.as_deref()),
+            delivery.delivered,
+            delivery.matched,
         );
         Ok(api::Noticed { matched: delivery.matched, delivered: delivery.delivered })
     }
@@ -420,7 +426,17 @@ impl Desk<'_> {
         match reloaded {
             Ok(done) => {
                 let (changed, waiting) = (done.changed.len(), done.needs_restart.len());
-                tracing::info!(uid, pid, user_name, what, changed, waiting, certificate = done.certificate, "reload");
+                tracing::info!(
+                    uid,
+                    pid,
+                    user_name,
+                    what,
+                    changed,
+                    waiting,
+                    certificate = done.certificate,
+                    "{} reloaded the {what}",
+                    self.caller.named(who.as_deref())
+                );
                 let api = api::Reloaded {
                     changed: done.changed,
                     needs_restart: done.needs_restart,
@@ -429,7 +445,15 @@ impl Desk<'_> {
                 Ok(api)
             }
             Err(reason) => {
-                tracing::info!(uid, pid, user_name, what, reason, "reload refused");
+                tracing::info!(
+                    uid,
+                    pid,
+                    user_name,
+                    what,
+                    reason,
+                    "{} could not reload the {what}: {reason}",
+                    self.caller.named(who.as_deref())
+                );
                 Err(Refusal::ReloadRefused { reason }.into())
             }
         }
@@ -494,7 +518,7 @@ fn client(view: &ClientView, now: SystemTime) -> api::Client {
         sendq: peer.counters.sendq.load(Relaxed) as u64,
         rtt: peer.counters.rtt().map(seconds),
         tls: peer.tls.map(str::to_owned),
-        alpn: text(&peer.alpn),
+        alpn: peer.alpn.map(str::to_owned),
         origin: text(&peer.origin),
         agent: text(&peer.agent),
         dialect: peer.dialect.as_str().into(),

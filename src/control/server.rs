@@ -78,6 +78,16 @@ pub struct Caller {
     pub pid: i32,
 }
 
+impl Caller {
+    /// For the audit: who it was, in words.
+    pub fn named(&self, name: Option<&str>) -> String {
+        match name {
+            Some(name) => format!("{name} (uid {}, pid {})", self.uid, self.pid),
+            None => format!("uid {} (pid {})", self.uid, self.pid),
+        }
+    }
+}
+
 /// Serves until `shutdown` ends; calls under way then get a moment to be answered.
 ///
 /// The connections do not read the caller's group: the socket's file mode is the gate.
@@ -100,11 +110,11 @@ pub async fn serve(listener: UnixListener, access: Access, admin: Admin, shutdow
                     let connection = Connection::new(stream, access, admin.clone(), caller, closing.clone());
                     connections.spawn(connection.run());
                 }
-                Err(error) => tracing::debug!(%error, "a caller without credentials"),
+                Err(error) => tracing::debug!("a control caller without credentials: {error}"),
             },
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                tracing::warn!(%error, socket = access.interface(), "a control connection cannot be accepted");
+                tracing::warn!("a connection to the socket of {} cannot be accepted: {error}", access.interface());
                 tokio::select! {
                     () = &mut shutdown => break,
                     () = sleep(ACCEPT_PAUSE) => {}
@@ -117,7 +127,7 @@ pub async fn serve(listener: UnixListener, access: Access, admin: Admin, shutdow
     let _ = close.send(true);
     let ended = timeout(SHUTDOWN_GRACE, async { while connections.join_next().await.is_some() {} }).await;
     if ended.is_err() {
-        tracing::debug!(left = connections.len(), "control calls cut off");
+        tracing::debug!("{} control connections were cut", connections.len());
     }
 }
 
@@ -128,7 +138,7 @@ fn credentials(stream: &UnixStream) -> io::Result<Caller> {
 
 /// A fresh socket's buffer is empty: the answer fits, or nobody is there.
 fn turn_away(stream: UnixStream, access: Access) {
-    tracing::debug!(socket = access.interface(), "too many control connections");
+    tracing::debug!("the socket of {} has too many connections: one more was turned away", access.interface());
     let answer = refusal(&Refusal::TooManyConnections { limit: CONNECTIONS as u64 }, access.interface());
     let _ = stream.try_write(&answer);
 }
@@ -163,7 +173,7 @@ impl Connection {
 
     async fn run(mut self) {
         if let Err(error) = self.converse().await {
-            tracing::debug!(%error, pid = self.caller.pid, "a control connection broke");
+            tracing::debug!("the control connection of pid {} broke: {error}", self.caller.pid);
         }
     }
 
@@ -330,7 +340,7 @@ impl Replies {
     }
 
     pub(super) async fn refuse(&mut self, why: &Refusal, interface: &str) -> io::Result<()> {
-        tracing::debug!(%why, "a control call refused");
+        tracing::debug!("a control call was refused: {why}");
         self.send(refusal(why, interface)).await
     }
 

@@ -48,12 +48,17 @@ pub enum Failure {
     Ended,
     #[error("what answers at the socket is no wschat daemon of this version ({0}); check --socket, or upgrade both")]
     Garbled(String),
-    #[error("{}", harmless(&.0.to_string()))]
+    #[error("{}", harmless_lines(&.0.to_string()))]
     Refused(Refusal),
     #[error("standard output cannot be written to: {0}")]
     Output(io::Error),
     #[error("standard input cannot be read: {0}")]
     Input(io::Error),
+}
+
+/// The daemon's own words may have several lines: every mistake of a configuration.
+fn harmless_lines(text: &str) -> String {
+    text.lines().map(harmless).collect::<Vec<_>>().join("\n")
 }
 
 fn places(tried: &[PathBuf]) -> String {

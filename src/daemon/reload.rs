@@ -16,14 +16,9 @@ impl Daemon {
     pub(super) async fn reload(&mut self, tls_only: bool) -> Result<Reloaded, String> {
         systemd::reloading();
         let outcome = self.try_reload(tls_only).await;
-        systemd::ready(&super::status_line(self.shared.gate.clients()));
+        systemd::ready(&super::status_line(&self.counts().await.unwrap_or_default()));
         let reloaded = outcome?;
-        tracing::info!(
-            changed = reloaded.changed.join(" "),
-            needs_restart = reloaded.needs_restart.join(" "),
-            certificate = reloaded.certificate,
-            "reloaded"
-        );
+        tracing::info!("reloaded: {}", in_words(&reloaded));
         Ok(reloaded)
     }
 
@@ -63,6 +58,20 @@ impl Daemon {
         // The hub tells the workers, in order with everything else. It is gone only when we stop.
         let _ = self.hub.send(Order::Reload(Box::new(new))).await;
     }
+}
+
+fn in_words(reloaded: &Reloaded) -> String {
+    let mut parts = Vec::new();
+    if !reloaded.changed.is_empty() {
+        parts.push(format!("changed {}", reloaded.changed.join(", ")));
+    }
+    if reloaded.certificate {
+        parts.push("a new certificate is in force".into());
+    }
+    if !reloaded.needs_restart.is_empty() {
+        parts.push(format!("{} wait for a restart", reloaded.needs_restart.join(", ")));
+    }
+    if parts.is_empty() { "nothing has changed".into() } else { parts.join("; ") }
 }
 
 /// The certificate that the configuration names, or the self-signed one.

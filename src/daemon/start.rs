@@ -17,7 +17,7 @@ use tokio::runtime::Builder;
 use tokio::sync::{broadcast, mpsc};
 
 use super::{Daemon, DaemonError, Signals, reload, status_line};
-use crate::admin::Admin;
+use crate::admin::{Admin, Counts};
 use crate::cli::exit;
 use crate::config::Config;
 use crate::control::bind::{self, SocketFile};
@@ -152,18 +152,21 @@ fn start(
     let pages = pages(&listeners, &config);
     for listener in listeners {
         systemd::keep(&systemd::listener_name(&listener.address), &listener.socket);
-        tracing::info!(address = listener.address, tls = listener.door.tls, "listening");
+        tracing::info!(listen = listener.address, "listening on {}", describe(&listener));
         runtime.spawn(listen::accept(listener, shared.gate.clone(), sockets.clone(), state.clone()));
     }
     if let Some(certificates) = &certificates {
         let view = certificates.view();
-        tracing::info!(certificate = view.source, until = %humantime::format_rfc3339_seconds(view.until), "certificate");
+        let until = humantime::format_rfc3339_seconds(view.until);
+        tracing::info!("the certificate in force is {}, until {until}", view.source);
         if view.until <= SystemTime::now() {
             tracing::warn!("the certificate has ended: browsers refuse it until it is renewed");
         }
     }
+    // The accept loops hold the only ends, so that the workers know when nobody comes any more.
+    drop(sockets);
     state.advance(Phase::Serving);
-    systemd::ready(&status_line(0));
+    systemd::ready(&status_line(&Counts::default()));
     if !journal::in_use() {
         greet(&pages, files.first().map(SocketFile::path));
     }
@@ -177,6 +180,7 @@ fn start(
         listen,
         since,
         hub: orders,
+        admin,
         workers,
         threads,
         requests,
@@ -194,7 +198,7 @@ fn thread(
     let what = format!("cannot start the thread {name}");
     let run = move || {
         if let Err(error) = work() {
-            tracing::error!(%error, "a thread could not start");
+            tracing::error!("a thread could not start: {error}");
             std::process::exit(exit::FAILED.into());
         }
     };

@@ -11,6 +11,7 @@ mod operators;
 use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{broadcast, mpsc};
@@ -128,12 +129,16 @@ impl HubTask {
                 Heard::Workers(_) => {
                     for message in heard.drain(..) {
                         self.hear(message);
+                        self.hear_log();
                         if self.workers.iter().any(|w| w.bytes >= BATCH_BYTES) {
                             self.send_batches().await;
                         }
                     }
                 }
-                Heard::Log(reply) => self.chat_input(Input::Log(reply), None),
+                Heard::Log(reply) => {
+                    self.chat_input(Input::Log(reply), None);
+                    self.hear_log();
+                }
                 Heard::Time => self.chat_input(Input::Timer, None),
             }
             self.send_batches().await;
@@ -151,6 +156,16 @@ impl HubTask {
             reply = poll_fn(|cx| log.poll_reply(cx)) => Heard::Log(reply),
             () = async { tokio::time::sleep_until(deadline.unwrap_or_else(tokio::time::Instant::now)).await }, if deadline.is_some() => Heard::Time,
             count = inboxes.workers.recv_many(heard, BATCH_INPUTS) => Heard::Workers(count),
+        }
+    }
+
+    /// Takes what the log has answered already, so that it goes to the workers in the same batch.
+    fn hear_log(&mut self) {
+        // `next` waits with a real waker before the task sleeps.
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..BATCH_INPUTS {
+            let Poll::Ready(reply) = self.log.poll_reply(&mut cx) else { return };
+            self.chat_input(Input::Log(reply), None);
         }
     }
 
@@ -177,7 +192,7 @@ impl HubTask {
         let row = self.chat.client(id);
         let user = row.and_then(|r| r.user).map(ToString::to_string).unwrap_or_default();
         let who = if end.ours { "server" } else { "client" };
-        tracing::debug!(client = id.0, user, address = %peer.address, code = end.code, reason = end.reason, by = who, "disconnected");
+        tracing::debug!(client = id.0, user, address = %peer.address, "client {id} has gone, closed by the {who}: {} {}", end.code, end.reason);
         self.tell(EventKind::Disconnect, &peer, || format!("{} {}", end.code, end.reason).trim_end().to_owned());
         if end.ours && end.code == close::SLOW.code {
             self.tell(EventKind::Slow, &peer, || "its outbox passed the limit".into());
@@ -300,7 +315,7 @@ impl HubTask {
         let (kind, conn, user, nick, room, detail) = match happening {
             Happening::Welcomed { conn, user, nick } => {
                 if let Some(client) = self.clients.get(&conn) {
-                    tracing::debug!(client = conn.0, user = user.as_str(), nick = nick.as_str(), address = %client.peer.address, "welcomed");
+                    tracing::debug!(client = conn.0, user = user.as_str(), address = %client.peer.address, "client {conn} is {nick} ({user})");
                 }
                 return;
             }
@@ -323,7 +338,8 @@ impl HubTask {
         };
         let peer = self.clients.get(&conn).map(|c| &c.peer);
         if let (EventKind::Join | EventKind::Leave, Some(peer), Some(room)) = (kind, peer, &room) {
-            tracing::debug!(client = conn.0, user = user.as_str(), address = %peer.address, room = room.as_str(), "{}", if kind == EventKind::Join { "joined" } else { "left" });
+            let does = if kind == EventKind::Join { "has joined" } else { "has left" };
+            tracing::debug!(client = conn.0, user = user.as_str(), address = %peer.address, room = room.as_str(), "client {conn} ({nick}) {does} {room}");
         }
         if self.events.receiver_count() > 0 {
             self.tell_event(Event {

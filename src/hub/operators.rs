@@ -96,7 +96,8 @@ impl HubTask {
             let row = self.chat.client(id);
             let user = row.and_then(|r| r.user).map(ToString::to_string).unwrap_or_default();
             let nick = row.and_then(|r| r.nick).map(ToString::to_string).unwrap_or_default();
-            tracing::info!(client = id.0, user, nick, address = %peer.address, code = close.code, reason = close.reason, "kicked");
+            let address = peer.address;
+            tracing::info!(client = id.0, user, %address, "kicked client {id} ({nick}, {address}): {} {}", close.code, close.reason);
             self.tell(EventKind::Kick, &peer, || format!("{} {}", close.code, close.reason).trim_end().to_owned());
         }
     }

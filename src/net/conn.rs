@@ -24,7 +24,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message};
 
 use super::gate::Place;
 use super::io::{Io, Mark};
-use super::session::Session;
+use super::session::{Kind, Session};
 use crate::admin::Closed;
 use crate::chat::event::Close;
 use crate::chat::id::{ConnId, RoomId};
@@ -104,6 +104,11 @@ impl Conn {
         })
     }
 
+    /// Does the hub know it? An echo concerns nobody else.
+    pub fn is_known(&self) -> bool {
+        self.inner.borrow().session.kind != Kind::Echo
+    }
+
     pub fn is_open(&self) -> bool {
         self.inner.borrow().stage == Stage::Open
     }
@@ -120,6 +125,7 @@ impl Conn {
             receipt.matched();
         }
         let io = inner.ws.get_mut();
+        let waited = !io.is_settled();
         let Ok(settled) = io.send(bytes, true) else {
             inner.die();
             return false;
@@ -136,7 +142,10 @@ impl Conn {
             io.drop_waiting();
             return true;
         }
-        inner.wake();
+        if !waited {
+            // Its task waits for the socket from now on; it needs no more telling.
+            inner.wake();
+        }
         false
     }
 
@@ -222,7 +231,7 @@ impl Conn {
         if inner.ws.get_mut().take_page_written() {
             return Poll::Ready(Step::PageWritten);
         }
-        if inner.session.waits_for_outbox() && inner.ws.get_ref().waiting() > 0 {
+        if inner.session.waits_for_outbox() && !inner.ws.get_ref().is_settled() {
             // An echo is read no faster than it is taken back.
             return Poll::Pending;
         }
@@ -253,7 +262,7 @@ impl Conn {
     /// Registers the waker where something waits for the socket.
     fn poll_outbox(&self, inner: &mut Inner, cx: &mut Context<'_>) -> std::io::Result<()> {
         let io = inner.ws.get_mut();
-        if io.waiting() == 0 && self.peer.counters.sendq.load(Relaxed) == 0 {
+        if io.is_settled() {
             return Ok(());
         }
         let outcome = match io.poll_drain(cx) {
@@ -275,13 +284,14 @@ impl Conn {
 
     /// The end of the connection's task: whatever is still owed is sent, and TLS and TCP are closed
     /// in order. `fault`: what the other side broke.
-    pub async fn farewell(&self, fault: Option<Close>) {
+    pub async fn farewell(&self, fault: Option<Box<Close>>) {
         if let Some(close) = fault {
             let inner = &mut *self.inner.borrow_mut();
             if inner.stage == Stage::Open {
                 inner.send_close(&close);
             }
-            inner.end_with(End { clean: false, code: close.code, reason: close.reason, ours: true }, CLOSE_WAIT);
+            let Close { code, reason } = *close;
+            inner.end_with(End { clean: false, code, reason, ours: true }, CLOSE_WAIT);
         }
         if self.inner.borrow().stage != Stage::Dead {
             // Whoever does not take its end in time has no claim to an orderly one.

@@ -80,7 +80,12 @@ pub async fn serve(
     let room = Room { worker, config: &config, door, peer, refusal };
     let service = service_fn(|request: Request<Body>| {
         answered.set(answered.get() + 1);
-        ready(Ok::<_, Infallible>(room.answer(&request, &granted)))
+        let mut answer = room.answer(&request, &granted);
+        let upgraded = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if !upgraded && worker.shared.state.phase() >= Phase::Draining {
+            answer = close_after(answer);
+        }
+        ready(Ok::<_, Infallible>(answer))
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -93,7 +98,11 @@ pub async fn serve(
     let result = poll_fn(|cx| {
         if !told && draining.as_mut().poll(cx).is_ready() {
             told = true;
-            Pin::new(&mut connection).graceful_shutdown();
+            // Only one that waits for a further request: who has not been answered yet will be,
+            // and told then that the connection ends.
+            if answered.get() > 0 {
+                Pin::new(&mut connection).graceful_shutdown();
+            }
         }
         connection.poll_without_shutdown(cx)
     })
@@ -110,7 +119,7 @@ pub async fn serve(
             // The answer is a courtesy; the connection ends either way.
             let _ = timeout(CLOSE_WAIT, io.write_all(late)).await;
         }
-        (Err(error), _) => tracing::debug!(address = %peer.ip(), %error, "no HTTP"),
+        (Err(error), _) => tracing::debug!(address = %peer.ip(), "no HTTP with {peer}: {error}"),
         (Ok(()), None) => {}
     }
     close(io).await;

@@ -27,7 +27,7 @@ use crate::chat::id::ConnId;
 use crate::peer::{Counters, Peer};
 
 /// Held for each connection while it lives, so it is small; larger messages grow their own buffer.
-const READ_BUFFER: usize = 1024;
+const READ_BUFFER: usize = 512;
 /// The first byte of a TLS handshake record (RFC 8446, section 5.1).
 const TLS_HANDSHAKE: u8 = 22;
 
@@ -65,30 +65,36 @@ impl Door {
 /// Takes what the accept loop hands over, for as long as there is one.
 pub async fn take(worker: Rc<Worker>, mut sockets: mpsc::Receiver<Incoming>) {
     while let Some(incoming) = sockets.recv().await {
+        worker.arrives();
+        let worker = worker.clone();
         // Boxed and short-lived: what it needs is freed once the WebSocket has its own small task.
-        spawn_local(Box::pin(welcome(worker.clone(), incoming)));
+        spawn_local(Box::pin(async move {
+            welcome(&worker, incoming).await;
+            worker.arrived();
+        }));
     }
+    worker.arrived();
 }
 
-async fn welcome(worker: Rc<Worker>, incoming: Incoming) {
+async fn welcome(worker: &Rc<Worker>, incoming: Incoming) {
     let Incoming { socket, door, place, refusal } = incoming;
     let (socket, peer) = match socket {
         Accepted::Tcp(stream, peer) => match register(stream) {
             Ok(stream) => (Socket::Tcp(stream), SocketAddr::new(peer.ip().to_canonical(), peer.port())),
-            Err(error) => return tracing::debug!(%error, "lost before it began"),
+            Err(error) => return tracing::debug!("a connection was lost before it began: {error}"),
         },
         Accepted::Unix(stream) => match UnixStream::from_std(stream) {
             Ok(stream) => (Socket::Unix(stream), SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)),
-            Err(error) => return tracing::debug!(%error, "lost before it began"),
+            Err(error) => return tracing::debug!("a connection was lost before it began: {error}"),
         },
     };
-    let io = match secure(&worker, &door, socket).await {
+    let io = match secure(worker, &door, socket).await {
         Ok(Secured::Stream(io)) => io,
-        Ok(Secured::PlainHttp(io)) => return http::redirect_to_tls(&worker, io).await,
-        Err(error) => return tracing::debug!(address = %peer.ip(), %error, "no TLS"),
+        Ok(Secured::PlainHttp(io)) => return http::redirect_to_tls(worker, io).await,
+        Err(error) => return tracing::debug!(address = %peer.ip(), "no TLS with {peer}: {error}"),
     };
-    let Some(upgraded) = Box::pin(http::serve(&worker, io, &door, peer, refusal)).await else { return };
-    open(&worker, upgraded, place).await;
+    let Some(upgraded) = Box::pin(http::serve(worker, io, &door, peer, refusal)).await else { return };
+    open(worker, upgraded, place).await;
 }
 
 fn register(stream: std::net::TcpStream) -> io::Result<TcpStream> {
@@ -129,7 +135,8 @@ async fn open(worker: &Rc<Worker>, upgrade: Upgrade, socket_place: Place) {
         .max_frame_size(Some(config.limits.frame));
     io.become_outbox();
     let (tls, alpn) = match io.tls_facts() {
-        Some((version, alpn)) => (Some(version), alpn.map(|a| String::from_utf8_lossy(a).into())),
+        // The only protocol that is offered.
+        Some((version, alpn)) => (Some(version), alpn.map(|_| "http/1.1")),
         None => (None, None),
     };
     let id = ConnId(worker.shared.next_id.fetch_add(1, Relaxed));
@@ -147,6 +154,6 @@ async fn open(worker: &Rc<Worker>, upgrade: Upgrade, socket_place: Place) {
     });
     let ws = WebSocketStream::from_partially_read(io, read.to_vec(), Role::Server, Some(limits)).await;
     let session = Session::new(kind, worker.now(), &config);
-    tracing::debug!(client = id.0, address = %peer.address, "connected");
+    tracing::debug!(client = id.0, address = %peer.address, "client {id} has connected from {}", peer.address);
     worker.adopt(Conn::new(peer, ws, session, [Some(socket_place), Some(place)]));
 }

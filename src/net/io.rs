@@ -116,6 +116,12 @@ impl Io {
         self.bytes
     }
 
+    /// Does nothing wait, neither here nor in TLS below?
+    pub fn is_settled(&self) -> bool {
+        let sealed = matches!(&self.kind, Kind::Tls(stream) if stream.get_ref().1.wants_write());
+        self.waiting.is_empty() && !sealed
+    }
+
     /// Bytes that wait and count against the outbox limit: all but pages of history.
     pub fn counted(&self) -> usize {
         self.counted

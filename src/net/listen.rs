@@ -193,7 +193,7 @@ pub async fn accept(listener: Listener, gate: Arc<Gate>, workers: Vec<mpsc::Send
     let source = match source {
         Ok(source) => source,
         Err(error) => {
-            return tracing::error!(listen = address, %error, "cannot accept on this listener; restart the daemon");
+            return tracing::error!("cannot accept on {address}: {error}; restart the daemon");
         }
     };
     let mut turn = 0;
@@ -209,7 +209,7 @@ pub async fn accept(listener: Listener, gate: Arc<Gate>, workers: Vec<mpsc::Send
             Err(error) if is_of_peer(&error) => continue,
             Err(error) => {
                 if !std::mem::replace(&mut resting, true) {
-                    tracing::error!(listen = address, %error, "cannot accept connections for the moment");
+                    tracing::error!("cannot accept connections on {address} for the moment: {error}");
                 }
                 tokio::time::sleep(REST).await;
                 continue;

@@ -4,6 +4,7 @@
 
 mod conn;
 pub mod gate;
+mod gather;
 mod headers;
 mod http;
 pub mod incoming;

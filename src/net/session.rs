@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::protocol::Message;
 use super::Shared;
 use crate::chat::event::{ClientFrame, Close, Dialect, ErrorCode, ErrorFrame, Hello, Identity, Input, ServerFrame};
 use crate::chat::rate::TokenBucket;
-use crate::config::{Config, Timeouts};
+use crate::config::{Config, Limits, Timeouts};
 use crate::peer::Peer;
 use crate::wire::close;
 use crate::wire::frame::text_frame;
@@ -83,13 +83,13 @@ pub struct Session {
 
 impl Session {
     pub fn new(kind: Kind, now: Duration, config: &Config) -> Self {
-        let (rate, burst) = (config.limits.rate.0, config.limits.burst);
+        let (messages, strikes) = buckets(&config.limits);
         Session {
             kind,
             greeted: kind != Kind::Json,
             knows_ping: false,
-            messages: TokenBucket::new(rate, burst),
-            strikes: TokenBucket::new(rate, burst.saturating_mul(STRIKES)),
+            messages,
+            strikes,
             control: TokenBucket::new(CONTROL_RATE, CONTROL_BURST),
             since: now,
             heard_at: now,
@@ -97,6 +97,11 @@ impl Session {
             unanswered: 0,
             measuring: false,
         }
+    }
+
+    /// New limits, where they have changed; what was taken of the old ones is forgotten.
+    pub fn set_limits(&mut self, limits: &Limits) {
+        (self.messages, self.strikes) = buckets(limits);
     }
 
     /// An echo is read no faster than it is taken back.
@@ -242,6 +247,11 @@ impl Session {
             peer.counters.rtt.store(micros as u32, Relaxed);
         }
     }
+}
+
+fn buckets(limits: &Limits) -> (TokenBucket, TokenBucket) {
+    let (rate, burst) = (limits.rate.0, limits.burst);
+    (TokenBucket::new(rate, burst), TokenBucket::new(rate, burst.saturating_mul(STRIKES)))
 }
 
 fn flooding() -> Heard {

@@ -5,24 +5,26 @@
 //! wake-up of a task per client. It lets others work after every few members, so that a large room
 //! holds up nobody's ping.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
 use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{coop, spawn_local, yield_now};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::Shared;
 use super::conn::{CLOSE_WAIT, Conn, Step};
+use super::gather::{Group, Groups};
 use super::incoming::{self, Incoming};
 use super::session::{Heard, Kind};
 use crate::admin::Closed;
-use crate::chat::event::{Close, Dialect, Input};
+use crate::chat::event::{Close, Input};
 use crate::chat::id::{ConnId, RoomId};
 use crate::config::Config;
 use crate::hub::link::{Encoded, ToHub, ToWorker};
@@ -33,9 +35,6 @@ use crate::wire::{close, json};
 /// Members that are written to before others may work: 2.5–3.5 ms at the most, at no cost in
 /// throughput (measured with 10,000 clients; without a pause a ping waits 90–130 ms).
 const CHUNK: usize = 64;
-/// Bytes that are joined into one write. Far below any outbox, so that a reader who keeps up never
-/// passes its limit because much happened at once.
-const JOIN_BYTES: usize = 64 * 1024;
 /// Messages of one connection that are handled before others have their turn.
 const TURN: u32 = 32;
 
@@ -45,6 +44,8 @@ pub struct Worker {
     config: RefCell<Arc<Config>>,
     conns: RefCell<HashMap<ConnId, Rc<Conn>>>,
     rooms: RefCell<HashMap<RoomId, Rc<Members>>>,
+    /// Sockets on their way to a WebSocket, and one for as long as more may come.
+    arriving: Cell<usize>,
     emptied: Notify,
     /// What everybody who is still here is told, once the daemon stops.
     stopping: RefCell<Option<(Close, Duration)>>,
@@ -55,15 +56,6 @@ pub struct Worker {
 struct Members {
     slots: RefCell<Vec<Option<Rc<Conn>>>>,
     free: RefCell<Vec<u32>>,
-}
-
-/// Events of one room that go out together.
-#[derive(Default)]
-struct Group {
-    frames: Vec<Encoded>,
-    /// Who gets something else in place of which frame.
-    instead: Vec<(ConnId, usize, Option<Bytes>)>,
-    bytes: usize,
 }
 
 /// Runs until the worker has been stopped. To be called on a thread of its own.
@@ -81,6 +73,7 @@ pub fn run(
             shared,
             conns: RefCell::default(),
             rooms: RefCell::default(),
+            arriving: Cell::new(1),
             emptied: Notify::new(),
             stopping: RefCell::default(),
         });
@@ -177,12 +170,22 @@ impl Worker {
                 // Who asked may have given up.
                 let _ = answer.send(());
             }
-            ToWorker::Reload => *self.config.borrow_mut() = self.shared.config.load_full(),
+            ToWorker::Reload => self.reload(),
             ToWorker::Stop { close, grace, cut } => {
                 if let Some(gone) = gone.take() {
                     *self.stopping.borrow_mut() = Some((close, grace));
                     spawn_local(self.clone().stop(grace, cut, gone));
                 }
+            }
+        }
+    }
+
+    fn reload(&self) {
+        let new = self.shared.config.load_full();
+        let old = self.config.replace(new.clone());
+        if (old.limits.rate, old.limits.burst) != (new.limits.rate, new.limits.burst) {
+            for conn in self.conns.borrow().values() {
+                conn.inner.borrow_mut().session.set_limits(&new.limits);
             }
         }
     }
@@ -200,8 +203,7 @@ impl Worker {
     // --- fan-out -------------------------------------------------------------------------------
 
     async fn publish_groups(&self, groups: &mut Groups) {
-        groups.index.clear();
-        for (room, group) in groups.list.drain(..) {
+        for (room, group) in groups.take() {
             self.publish(room, group, None).await;
         }
     }
@@ -216,7 +218,7 @@ impl Worker {
                 let end = slots.len().min(at + CHUNK);
                 for conn in slots[at..end].iter().flatten() {
                     if group.mentions(conn.id) {
-                        let (own, frames) = group.own(conn);
+                        let (own, frames) = group.own(conn.id, conn.peer.dialect);
                         if let Some(own) = own {
                             self.deliver(conn, &own, frames, receipt.as_ref());
                         }
@@ -304,52 +306,64 @@ impl Worker {
         spawn_local(self.clone().run_connection(conn));
     }
 
+    /// An idle connection holds nothing but this future, so it is kept small: what is long or rare
+    /// is boxed when it happens.
     async fn run_connection(self: Rc<Self>, conn: Rc<Conn>) {
-        let known = conn.inner.borrow().session.kind != Kind::Echo;
-        if known {
-            self.tell_hub(&conn, ToHub::Open { peer: conn.peer.clone(), worker: self.index }).await;
+        if let Some(waiting) = self.announce(&conn) {
+            waiting.await;
         }
-        self.close_if_stopping(&conn);
         let mut turn = 0;
         let fault = loop {
-            match poll_fn(|cx| conn.poll_step(cx)).await {
-                Step::Message(message) => {
-                    let heard = conn.inner.borrow_mut().session.hear(message, &self.shared, &self.config, &conn.peer);
-                    match heard {
-                        Heard::Nothing => {}
-                        Heard::Reply(bytes) => self.deliver(&conn, &bytes, 1, None),
-                        Heard::Hub(first, second) => {
-                            if conn.is_open() {
-                                for input in [first].into_iter().chain(second) {
-                                    self.tell_hub(&conn, ToHub::Input(input)).await;
-                                }
-                            }
-                        }
-                        Heard::ReplyAndHub(bytes, input) => {
-                            if conn.is_open() {
-                                self.deliver(&conn, &bytes, 1, None);
-                                self.tell_hub(&conn, ToHub::Input(input)).await;
-                            }
-                        }
-                        Heard::Close(close) => self.close(&conn, &close, None),
-                        Heard::Echo(message) => conn.echo(message),
-                    }
-                }
-                Step::PageWritten => self.tell_hub(&conn, ToHub::Input(Input::Drained { conn: conn.id })).await,
-                Step::Over(fault) => break fault,
+            match poll_fn(|cx| conn.poll_step(cx).map(|step| self.take_step(&conn, step))).await {
+                Taken::Done => {}
+                Taken::Wait(waiting) => waiting.await,
+                Taken::Over(fault) => break fault,
             }
             turn += 1;
             if turn % TURN == 0 {
                 yield_now().await;
             }
         };
-        // Boxed: this is the rare part, and an idle connection's task shall be small.
-        Box::pin(self.end_connection(conn, fault, known)).await;
+        Box::pin(self.end_connection(conn, fault)).await;
     }
 
-    async fn end_connection(self: Rc<Self>, conn: Rc<Conn>, fault: Option<Close>, known: bool) {
+    fn announce(self: &Rc<Self>, conn: &Rc<Conn>) -> Option<Waiting> {
+        let open = ToHub::Open { peer: conn.peer.clone(), worker: self.index };
+        let waiting = if conn.is_known() { self.tell_hub(conn, open, None) } else { None };
+        self.close_if_stopping(conn);
+        waiting
+    }
+
+    fn take_step(self: &Rc<Self>, conn: &Rc<Conn>, step: Step) -> Taken {
+        let message = match step {
+            Step::Message(message) => message,
+            Step::PageWritten => {
+                return Taken::after(self.tell_hub(conn, ToHub::Input(Input::Drained { conn: conn.id }), None));
+            }
+            Step::Over(fault) => return Taken::Over(fault.map(Box::new)),
+        };
+        let heard = conn.inner.borrow_mut().session.hear(message, &self.shared, &self.config, &conn.peer);
+        match heard {
+            Heard::Nothing => {}
+            Heard::Reply(bytes) => self.deliver(conn, &bytes, 1, None),
+            Heard::Close(close) => self.close(conn, &close, None),
+            Heard::Echo(message) => conn.echo(message),
+            // What comes after a close has begun is not heard any more.
+            Heard::Hub(..) | Heard::ReplyAndHub(..) if !conn.is_open() => {}
+            Heard::Hub(first, second) => {
+                return Taken::after(self.tell_hub(conn, ToHub::Input(first), second.map(ToHub::Input)));
+            }
+            Heard::ReplyAndHub(bytes, input) => {
+                self.deliver(conn, &bytes, 1, None);
+                return Taken::after(self.tell_hub(conn, ToHub::Input(input), None));
+            }
+        }
+        Taken::Done
+    }
+
+    async fn end_connection(self: Rc<Self>, conn: Rc<Conn>, fault: Option<Box<Close>>) {
         conn.farewell(fault).await;
-        let id = conn.id;
+        let (id, known) = (conn.id, conn.is_known());
         let rooms = std::mem::take(&mut conn.inner.borrow_mut().rooms);
         for (room, slot) in rooms {
             self.vacate(room, slot);
@@ -370,19 +384,22 @@ impl Worker {
         }
     }
 
-    /// Gives the hub a message. Where it has no room, this connection is not read until it has.
-    async fn tell_hub(&self, conn: &Conn, message: ToHub) {
-        let Err(mpsc::error::TrySendError::Full(message)) = self.shared.hub.try_send(message) else { return };
-        let hub = &self.shared.hub;
-        let mut permit = Box::pin(hub.reserve());
-        let permit = poll_fn(|cx| {
-            conn.poll_meanwhile(cx);
-            permit.as_mut().poll(cx)
-        })
-        .await;
-        if let Ok(permit) = permit {
-            permit.send(message);
+    /// Gives the hub one message or two. Where it has no room, the connection is to wait for what
+    /// comes back, and is not read meanwhile.
+    fn tell_hub(&self, conn: &Rc<Conn>, first: ToHub, second: Option<ToHub>) -> Option<Waiting> {
+        let mut left = [Some(first), second].into_iter().flatten().collect::<VecDeque<_>>();
+        while let Some(message) = left.pop_front() {
+            match self.shared.hub.try_send(message) {
+                Ok(()) => {}
+                Err(mpsc::error::TrySendError::Full(message)) => {
+                    left.push_front(message);
+                    return Some(Box::pin(wait_for_hub(conn.clone(), self.shared.clone(), left)));
+                }
+                // The daemon ends.
+                Err(mpsc::error::TrySendError::Closed(_)) => return None,
+            }
         }
+        None
     }
 
     // --- time ----------------------------------------------------------------------------------
@@ -432,8 +449,14 @@ impl Worker {
             }
             yield_now().await;
         }
-        // What is still there at the deadline is cut: that is what the deadline is for.
-        let _ = timeout(grace, self.until_empty()).await;
+        // What is still there at the deadline is cut: that is what the deadline is for. Who has just
+        // been accepted gets an answer, but holds us up no longer than a close may: it could be a
+        // browser's connection in reserve, on which nothing will ever be said.
+        let both = async {
+            let _ = timeout(CLOSE_WAIT, self.until(|| self.arriving.get() == 0)).await;
+            self.until(|| self.conns.borrow().is_empty()).await;
+        };
+        let _ = timeout(grace, both).await;
         let left = self.conns.borrow().len();
         // Who asked may have been told to cut at once.
         let _ = cut.send(left);
@@ -447,107 +470,53 @@ impl Worker {
         }
     }
 
-    async fn until_empty(&self) {
+    /// Waits for something that changes when a connection ends or arrives.
+    async fn until(&self, holds: impl Fn() -> bool) {
         loop {
-            let emptied = self.emptied.notified();
-            if self.conns.borrow().is_empty() {
+            let changed = self.emptied.notified();
+            if holds() {
                 return;
             }
-            emptied.await;
+            changed.await;
         }
+    }
+
+    /// One more socket is on its way; to be answered by `arrived`.
+    pub fn arrives(&self) {
+        self.arriving.set(self.arriving.get() + 1);
+    }
+
+    pub fn arrived(&self) {
+        self.arriving.set(self.arriving.get() - 1);
+        self.emptied.notify_waiters();
     }
 }
 
-/// What waits for rooms while the inbox is read, in the order of the rooms' first event.
-#[derive(Default)]
-struct Groups {
-    list: Vec<(RoomId, Group)>,
-    index: HashMap<RoomId, usize>,
+/// Something that a connection waits for before it is read again.
+type Waiting = Pin<Box<dyn Future<Output = ()>>>;
+
+/// What came of one step of a connection.
+enum Taken {
+    Done,
+    Wait(Waiting),
+    Over(Option<Box<Close>>),
 }
 
-impl Groups {
-    /// True: so much waits for this room that it must go out now.
-    fn add(&mut self, room: RoomId, frame: Encoded, instead: Option<(ConnId, Option<Bytes>)>) -> bool {
-        let at = *self.index.entry(room).or_insert_with(|| {
-            self.list.push((room, Group::default()));
-            self.list.len() - 1
-        });
-        let group = &mut self.list[at].1;
-        group.add(frame, instead);
-        group.bytes >= JOIN_BYTES
+impl Taken {
+    fn after(waiting: Option<Waiting>) -> Self {
+        waiting.map_or(Taken::Done, Taken::Wait)
     }
 }
 
-/// A group's bytes for those who get all of it.
-struct Ready {
-    json: Bytes,
-    text: Option<Bytes>,
-    frames: u64,
-}
-
-impl Ready {
-    fn of(&self, dialect: Dialect) -> Option<&Bytes> {
-        match dialect {
-            Dialect::Json => Some(&self.json),
-            Dialect::Text => self.text.as_ref(),
-        }
-    }
-}
-
-impl Encoded {
-    fn of(&self, dialect: Dialect) -> Option<&Bytes> {
-        match dialect {
-            Dialect::Json => Some(&self.json),
-            Dialect::Text => self.text.as_ref(),
-        }
-    }
-}
-
-impl Group {
-    fn add(&mut self, frame: Encoded, instead: Option<(ConnId, Option<Bytes>)>) {
-        self.bytes += frame.json.len();
-        if let Some((id, own)) = instead {
-            self.instead.push((id, self.frames.len(), own));
-        }
-        self.frames.push(frame);
-    }
-
-    /// Ends the gathering: one piece for everybody, and the exceptions sorted for look-ups.
-    fn join(&mut self) -> Ready {
-        self.instead.sort_by_key(|(id, at, _)| (*id, *at));
-        let frames = self.frames.len() as u64;
-        if let [only] = &self.frames[..] {
-            return Ready { json: only.json.clone(), text: only.text.clone(), frames };
-        }
-        let mut json = BytesMut::with_capacity(self.bytes);
-        let mut text = BytesMut::new();
-        for frame in &self.frames {
-            json.extend_from_slice(&frame.json);
-            text.extend_from_slice(frame.text.as_deref().unwrap_or_default());
-        }
-        Ready { json: json.freeze(), text: (!text.is_empty()).then(|| text.freeze()), frames }
-    }
-
-    fn mentions(&self, id: ConnId) -> bool {
-        !self.instead.is_empty() && self.instead.binary_search_by_key(&id, |(id, _, _)| *id).is_ok()
-    }
-
-    /// The group for one who gets something else in place of one frame or several.
-    fn own(&self, conn: &Conn) -> (Option<Bytes>, u64) {
-        let mut bytes = BytesMut::new();
-        let mut count = 0;
-        let first = self.instead.partition_point(|(id, _, _)| *id < conn.id);
-        let mut mine = self.instead[first..].iter().take_while(|(id, _, _)| *id == conn.id).peekable();
-        for (at, frame) in self.frames.iter().enumerate() {
-            let piece = match mine.next_if(|(_, place, _)| *place == at) {
-                Some((_, _, own)) => own.as_ref(),
-                None => frame.of(conn.peer.dialect),
-            };
-            if let Some(piece) = piece {
-                bytes.extend_from_slice(piece);
-                count += 1;
-            }
-        }
-        ((!bytes.is_empty()).then(|| bytes.freeze()), count)
+async fn wait_for_hub(conn: Rc<Conn>, shared: Arc<Shared>, messages: VecDeque<ToHub>) {
+    for message in messages {
+        let mut permit = Box::pin(shared.hub.reserve());
+        let permit = poll_fn(|cx| {
+            conn.poll_meanwhile(cx);
+            permit.as_mut().poll(cx)
+        })
+        .await;
+        let Ok(permit) = permit else { return };
+        permit.send(message);
     }
 }

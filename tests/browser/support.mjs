@@ -52,6 +52,8 @@ export async function until(what, ask) {
 export class Daemon {
   static async start(extra = '') {
     const daemon = new Daemon();
+    daemon.program = needed('WSCHAT_BIN');
+    daemon.tool = needed('WSCHATCTL_BIN');
     daemon.dir = fs.mkdtempSync(path.join(os.tmpdir(), 'wschat-browser-'));
     daemon.port = await freePort();
     daemon.socket = path.join(daemon.dir, 'control');
@@ -69,7 +71,7 @@ export class Daemon {
   }
 
   async up() {
-    this.child = spawn(needed('WSCHAT_BIN'), ['--config', this.config], {
+    this.child = spawn(this.program, ['--config', this.config], {
       env: { ...process.env, XDG_STATE_HOME: this.dir, XDG_RUNTIME_DIR: this.dir },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
@@ -112,7 +114,7 @@ export class Daemon {
 
   /** Runs wschatctl; its standard output. Rejects where it fails. */
   async ctl(...args) {
-    const { stdout } = await run(needed('WSCHATCTL_BIN'), ['--socket', this.socket, ...args]);
+    const { stdout } = await run(this.tool, ['--socket', this.socket, ...args]);
     return stdout;
   }
 }
@@ -204,6 +206,7 @@ export class Browser {
    * A person with a browser profile of their own.
    * @param {object} how `locale`, `width`, `height`, `dark`, `nick` (remembered from an earlier visit),
    *   `mayLose` (a lost connection is part of the test, so its console line is no fault), `clock`
+   *   (one that the test can move), `wire` (stands between the page and its socket)
    */
   async person(url, how = {}) {
     const width = how.width ?? 1280;
@@ -227,6 +230,7 @@ export class Browser {
     page.on('websocket', () => {
       person.sockets += 1;
     });
+    if (how.wire) await page.routeWebSocket(/.*/, (near) => how.wire(near, near.connectToServer()));
     if (how.clock) await page.clock.install();
     if (how.nick) {
       await page.addInitScript((nick) => {

@@ -70,7 +70,7 @@ pub fn client(id: u64, user: &str, nick: &str, address: &str, rooms: &[&str]) ->
             port: 40_000,
             dialect: if id.is_multiple_of(2) { Dialect::Text } else { Dialect::Json },
             tls: Some("TLSv1.3"),
-            alpn: Some("http/1.1".into()),
+            alpn: Some("http/1.1"),
             origin: Some("https://example.org".into()),
             agent: Some("Evil\u{1b}[31m\tAgent\u{9b}2J".into()),
             since,

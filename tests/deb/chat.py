@@ -52,6 +52,8 @@ class Client:
         self.tls = over_tls(connect(machine))
         self.buffer = b""
         self.seq = 0
+        # Has our close frame been sent?
+        self.closed = False
         self.upgrade()
         self.send("hello", v=1, nick=nick, agent="tests/deb")
         self.welcome = self.expect("welcome")["payload"]
@@ -62,7 +64,14 @@ class Client:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, *_):
+        # Who leaves without a word counts as here for a while, and keeps the nick.
+        if kind is None and not self.closed:
+            self.closed = True
+            self.write(CLOSE, struct.pack("!H", 1000))
+            _, code, _ = self.until_closed()
+            if code != 1000:
+                raise Failed(f"leaving with 1000 was answered with {code}")
         self.tls.close()
 
     # -- the dialect -----------------------------------------------------------------------------
@@ -102,9 +111,11 @@ class Client:
                 frames.append(json.loads(body))
                 continue
             code, reason = close_of(body)
-            self.write(CLOSE, body[:2])
+            if not self.closed:
+                self.closed = True
+                self.write(CLOSE, body[:2])
             # Nothing follows but the orderly end of TLS, which is answered, and of TCP.
-            if self.tls.recv(4096):
+            if self.buffer or self.tls.recv(4096):
                 raise Failed("the daemon sent something after its close frame")
             self.tls.unwrap().close()
             return frames, code, reason

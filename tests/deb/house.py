@@ -40,7 +40,7 @@ class House(Machine):
         try:
             yield
             output, _ = command.communicate(timeout=120)
-            same(command.returncode, 0, f"{' '.join(words)}:\n{output}\nexit status")
+            same(command.returncode, 0, f"{' '.join(map(str, words))}:\n{output}\nexit status")
         finally:
             command.kill()
             command.wait()
@@ -99,10 +99,17 @@ class House(Machine):
 
     # -- configuration ---------------------------------------------------------------------------
 
-    def configure(self, text):
-        """Adds to the end of the configuration file."""
+    def configure(self, table, *lines):
+        """Puts lines at the head of a table in the configuration file; another `[[table]]` goes to its end."""
         file = self.path(CONFIG)
-        file.write_text(file.read_text() + "\n" + text + "\n")
+        text = file.read_text()
+        head = f"\n{table}\n"
+        if table.startswith("[[") or head not in text:
+            text, rest = text + head, ""
+        else:
+            text, rest = text.split(head, 1)
+            text += head
+        file.write_text(text + "".join(f"{line}\n" for line in lines) + rest)
 
     # -- wschatctl -------------------------------------------------------------------------------
 
