@@ -237,7 +237,15 @@ impl Conn {
             return Poll::Pending;
         }
         match Pin::new(&mut inner.ws).poll_next(cx) {
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                // Before it read, tungstenite has written the pong it owed; the socket may not have
+                // taken it, and nobody else would wait for that.
+                if self.poll_outbox(inner, cx).is_err() {
+                    inner.die();
+                    return Poll::Ready(Step::Over(None));
+                }
+                if inner.ws.get_mut().take_page_written() { Poll::Ready(Step::PageWritten) } else { Poll::Pending }
+            }
             Poll::Ready(None) => {
                 inner.finish_handshake();
                 Poll::Ready(Step::Over(None))
@@ -438,4 +446,80 @@ fn fault(error: &Error) -> Option<Close> {
         _ => return None,
     };
     Some(Close { code, reason: reason.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+    use std::time::SystemTime;
+
+    use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+
+    use super::super::socket::Socket;
+    use super::*;
+    use crate::config::Config;
+    use crate::peer::Counters;
+
+    #[test]
+    fn a_pong_that_the_socket_does_not_take_goes_when_it_does() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
+        runtime.unwrap().block_on(async {
+            let (mut client, ours) = UnixStream::pair().unwrap();
+            ours.set_nonblocking(true).unwrap();
+            let mut filler = ours.try_clone().unwrap();
+            let mut io = Io::plain(Socket::Unix(tokio::net::UnixStream::from_std(ours).unwrap()));
+            io.become_outbox();
+            let ws = WebSocketStream::from_raw_socket(
+                io,
+                Role::Server,
+                Some(WebSocketConfig::default().write_buffer_size(0)),
+            );
+            let peer = Arc::new(Peer {
+                id: ConnId(1),
+                address: [127, 0, 0, 1].into(),
+                port: 0,
+                dialect: Kind::Json.dialect(),
+                tls: None,
+                alpn: None,
+                origin: None,
+                agent: None,
+                since: SystemTime::now(),
+                counters: Counters::default(),
+            });
+            let session = Session::new(Kind::Json, Duration::ZERO, &Config::default());
+            let conn = Conn::new(peer, ws.await, session, [None, None]);
+
+            // Full to the last byte, with nothing waiting here; then a ping comes.
+            let mut full = 0;
+            for piece in [4096, 1] {
+                while let Ok(taken) = filler.write(&vec![0; piece]) {
+                    full += taken;
+                }
+            }
+            client.write_all(&[0x89, 0x80, 0, 0, 0, 0]).unwrap();
+            let task = {
+                let conn = conn.clone();
+                tokio::task::spawn_local(async move {
+                    while let Step::Message(_) = std::future::poll_fn(|cx| conn.poll_step(cx)).await {}
+                })
+            };
+            while conn.inner.borrow().ws.get_ref().is_settled() {
+                tokio::task::yield_now().await;
+            }
+            client.read_exact(&mut vec![0; full]).unwrap();
+            client.set_nonblocking(true).unwrap();
+            let pong = async {
+                let client = tokio::net::UnixStream::from_std(client).unwrap();
+                let mut pong = [0; 2];
+                while let Err(e) = client.try_read(&mut pong) {
+                    assert_eq!(e.kind(), std::io::ErrorKind::WouldBlock);
+                    client.readable().await.unwrap();
+                }
+                pong
+            };
+            assert_eq!(tokio::time::timeout(Duration::from_secs(10), pong).await.expect("it is sent"), [0x8a, 0]);
+            task.abort();
+        });
+    }
 }
