@@ -215,8 +215,13 @@ impl Worker {
         loop {
             {
                 let slots = members.slots.borrow();
-                let end = slots.len().min(at + CHUNK);
-                for conn in slots[at..end].iter().flatten() {
+                // Empty slots, left by a crowd that has gone, cost no pause.
+                let mut served = 0;
+                while served < CHUNK {
+                    let Some(slot) = slots.get(at) else { return };
+                    at += 1;
+                    let Some(conn) = slot else { continue };
+                    served += 1;
                     if group.mentions(conn.id) {
                         let (own, frames) = group.own(conn.id, conn.peer.dialect);
                         if let Some(own) = own {
@@ -225,10 +230,6 @@ impl Worker {
                     } else if let Some(bytes) = ready.of(conn.peer.dialect) {
                         self.deliver(conn, bytes, ready.frames, receipt.as_ref());
                     }
-                }
-                at = end;
-                if at == slots.len() {
-                    return;
                 }
             }
             yield_now().await;
