@@ -264,7 +264,7 @@ impl Desk<'_> {
             return self.only_count(ids, named).await;
         }
         let code = close.code;
-        let reason = close.reason.clone();
+        let reason = close.reason.escape_debug().to_string();
         let kicked = self.close(ids, close, named).await?;
         let who = user_name(self.caller.uid).await;
         tracing::info!(
@@ -353,8 +353,21 @@ impl Desk<'_> {
         }
         let what = target.to_string();
         let told = cut(&text);
-        let delivery = self.admin.notice(target, text, level).await?;
+        let delivery = self.admin.notice(target, text, level).await;
         let who = user_name(self.caller.uid).await;
+        let delivery = match delivery {
+            Ok(delivery) => delivery,
+            Err(error) => {
+                let (uid, pid, name) = (self.caller.uid, self.caller.pid, self.caller.named(who.as_deref()));
+                tracing::info!(
+                    uid,
+                    pid,
+                    what,
+                    "{name} sent a notice to {what}: {told:?}; what became of it is unknown: {error}"
+                );
+                return Err(error.into());
+            }
+        };
         tracing::info!(
             uid = self.caller.uid,
             pid = self.caller.pid,

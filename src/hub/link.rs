@@ -7,9 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
-use crate::admin::Closed;
 use crate::chat::event::{Close, Input};
 use crate::chat::id::{ConnId, RoomId};
 use crate::peer::Peer;
@@ -29,7 +28,10 @@ pub enum ToHub {
     Open { peer: Arc<Peer>, worker: usize },
     /// `Frame`, `Text` or `Drained` of an open one.
     Input(Input),
-    /// It is gone; nothing about it comes after this.
+    /// For the connection's own worker, behind everything that the hub has said to it so far: what a
+    /// session decides by itself keeps its place among the answers.
+    Pass { id: ConnId, order: ToWorker },
+    /// It is gone and its socket closed; nothing about it comes after this.
     Gone { id: ConnId, end: End },
 }
 
@@ -83,11 +85,10 @@ pub enum ToWorker {
     Forget {
         room: RoomId,
     },
-    /// `done` is told once the socket is closed.
+    /// `ToHub::Gone` follows once the socket is closed.
     Close {
         id: ConnId,
         close: Close,
-        done: Option<mpsc::Sender<Closed>>,
     },
     /// Answered between two deliveries: the worker is alive.
     Alive(oneshot::Sender<()>),

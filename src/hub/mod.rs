@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{broadcast, mpsc};
 
-use crate::admin::{Event, EventKind, HubRequest};
+use crate::admin::{Closed, Event, EventKind, HubRequest};
 use crate::chat::event::{Dialect, Effect, Happening, Input, Now, Settings};
 use crate::chat::hub::Hub;
 use crate::chat::id::{ConnId, RoomId};
@@ -51,6 +51,8 @@ pub struct HubTask {
     events: broadcast::Sender<Arc<Event>>,
     rate: Rate,
     effects: Vec<Effect>,
+    /// Who waits to hear that a connection is closed.
+    closing: HashMap<ConnId, Vec<mpsc::Sender<Closed>>>,
 }
 
 /// Where the hub's task hears from.
@@ -115,6 +117,7 @@ impl HubTask {
             events,
             rate: Rate::default(),
             effects: Vec::new(),
+            closing: HashMap::new(),
         }
     }
 
@@ -123,18 +126,19 @@ impl HubTask {
         let mut heard = Vec::with_capacity(BATCH_INPUTS);
         loop {
             match self.next(&mut inboxes, &mut heard).await {
-                Heard::Operator(request) => self.operate(request),
+                Heard::Operator(request) => {
+                    self.operate(request);
+                    // However many operators ask, the chat has its turn after each of them.
+                    while heard.len() < BATCH_INPUTS
+                        && let Ok(message) = inboxes.workers.try_recv()
+                    {
+                        heard.push(message);
+                    }
+                    self.hear_all(&mut heard).await;
+                }
                 Heard::Daemon(order) => self.obey(order),
                 Heard::Workers(0) | Heard::Over => return,
-                Heard::Workers(_) => {
-                    for message in heard.drain(..) {
-                        self.hear(message);
-                        self.hear_log();
-                        if self.workers.iter().any(|w| w.bytes >= BATCH_BYTES) {
-                            self.send_batches().await;
-                        }
-                    }
-                }
+                Heard::Workers(_) => self.hear_all(&mut heard).await,
                 Heard::Log(reply) => {
                     self.chat_input(Input::Log(reply), None);
                     self.hear_log();
@@ -149,13 +153,23 @@ impl HubTask {
         let deadline = self.chat.next_deadline().map(|at| tokio::time::Instant::from_std(self.started + at));
         let log = &mut self.log;
         tokio::select! {
-            // Operators first: there are few of them, and each of their requests is small.
+            // Operators first, one request at a time: `run` gives the chat its turn after each.
             biased;
             order = inboxes.daemon.recv() => order.map_or(Heard::Over, Heard::Daemon),
             Some(request) = inboxes.operators.recv() => Heard::Operator(request),
             reply = poll_fn(|cx| log.poll_reply(cx)) => Heard::Log(reply),
             () = async { tokio::time::sleep_until(deadline.unwrap_or_else(tokio::time::Instant::now)).await }, if deadline.is_some() => Heard::Time,
             count = inboxes.workers.recv_many(heard, BATCH_INPUTS) => Heard::Workers(count),
+        }
+    }
+
+    async fn hear_all(&mut self, heard: &mut Vec<ToHub>) {
+        for message in heard.drain(..) {
+            self.hear(message);
+            self.hear_log();
+            if self.workers.iter().any(|w| w.bytes >= BATCH_BYTES) {
+                self.send_batches().await;
+            }
         }
     }
 
@@ -182,6 +196,11 @@ impl HubTask {
                 self.chat_input(input, None);
             }
             ToHub::Input(input) => self.chat_input(input, None),
+            ToHub::Pass { id, order } => {
+                if let Some(client) = self.clients.get(&id) {
+                    self.workers[client.worker].push(order);
+                }
+            }
             ToHub::Gone { id, end } => self.gone(id, &end),
         }
     }
@@ -192,13 +211,17 @@ impl HubTask {
         let row = self.chat.client(id);
         let user = row.and_then(|r| r.user).map(ToString::to_string).unwrap_or_default();
         let who = if end.ours { "server" } else { "client" };
-        tracing::debug!(client = id.0, user, address = %peer.address, "client {id} has gone, closed by the {who}: {} {}", end.code, end.reason);
-        self.tell(EventKind::Disconnect, &peer, || format!("{} {}", end.code, end.reason).trim_end().to_owned());
+        tracing::debug!(client = id.0, user, address = %peer.address, "client {id} has gone, closed by the {who}: {} {}", end.code, end.reason.escape_debug());
         if end.ours && end.code == close::SLOW.code {
             self.tell(EventKind::Slow, &peer, || "its outbox passed the limit".into());
         }
+        self.tell(EventKind::Disconnect, &peer, || format!("{} {}", end.code, end.reason).trim_end().to_owned());
         self.chat_input(Input::Disconnected { conn: id, clean: end.clean }, None);
         self.clients.remove(&id);
+        for asker in self.closing.remove(&id).into_iter().flatten() {
+            // There is room for every answer; whoever asked may have gone.
+            let _ = asker.try_send(Closed { id, result: Ok(()) });
+        }
     }
 
     fn obey(&mut self, order: Order) {
@@ -287,7 +310,7 @@ impl HubTask {
             }
             Effect::Close { conn, close } => {
                 if let Some(client) = self.clients.get(&conn) {
-                    self.workers[client.worker].push(ToWorker::Close { id: conn, close, done: None });
+                    self.workers[client.worker].push(ToWorker::Close { id: conn, close });
                 }
             }
             Effect::Log(request) => self.log.submit(request, now.wall),

@@ -1,7 +1,7 @@
 //! What operators ask of the hub. Each answer is small, or a page: nobody's message waits for it.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -15,6 +15,9 @@ use crate::chat::event::{Close, Input, Level, Target};
 use crate::chat::id::{ConnId, RoomName};
 use crate::chat::view::{ClientRow, RoomRow};
 use crate::receipt::Receipt;
+
+/// How long a notice is waited for until it is written to everybody it is for.
+const NOTICE_WAIT: Duration = Duration::from_secs(2);
 
 impl HubTask {
     pub(super) fn operate(&mut self, request: HubRequest) {
@@ -85,19 +88,20 @@ impl HubTask {
     fn close(&mut self, ids: &[ConnId], close: &Close, reply: &mpsc::Sender<Closed>) {
         for &id in ids {
             let Some(client) = self.clients.get(&id) else {
-                // There is room for as many answers as there are ids, up to a thousand; beyond that
-                // the asker counts what it does not hear of as failed.
+                // There is room for as many answers as there are ids; the asker may have gone.
                 let _ = reply.try_send(Closed { id, result: Err(CloseError::NotFound) });
                 continue;
             };
             let peer = client.peer.clone();
-            let order = ToWorker::Close { id, close: close.clone(), done: Some(reply.clone()) };
-            self.workers[client.worker].push(order);
+            self.workers[client.worker].push(ToWorker::Close { id, close: close.clone() });
+            // Answered when the connection is gone from our books, too.
+            self.closing.entry(id).or_default().push(reply.clone());
             let row = self.chat.client(id);
             let user = row.and_then(|r| r.user).map(ToString::to_string).unwrap_or_default();
             let nick = row.and_then(|r| r.nick).map(ToString::to_string).unwrap_or_default();
             let address = peer.address;
-            tracing::info!(client = id.0, user, %address, "kicked client {id} ({nick}, {address}): {} {}", close.code, close.reason);
+            let reason = close.reason.escape_debug();
+            tracing::info!(client = id.0, user, %address, "kicked client {id} ({nick}, {address}): {} {reason}", close.code);
             self.tell(EventKind::Kick, &peer, || format!("{} {}", close.code, close.reason).trim_end().to_owned());
         }
     }
@@ -110,6 +114,14 @@ impl HubTask {
         let detail = text.clone();
         let receipt = Arc::new(Receipt::new(reply));
         self.chat_input(Input::Notice { target, text, level }, Some(&receipt));
+        // One who reads slowly does not keep the operator waiting: it is told as not delivered.
+        let slowest = Arc::downgrade(&receipt);
+        tokio::spawn(async move {
+            tokio::time::sleep(NOTICE_WAIT).await;
+            if let Some(receipt) = slowest.upgrade() {
+                receipt.report();
+            }
+        });
         self.tell_event(crate::admin::Event {
             time: SystemTime::now(),
             kind: EventKind::Notice,

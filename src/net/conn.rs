@@ -16,7 +16,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{Sink, Stream};
 use tokio::io::ReadBuf;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{Error, ProtocolError};
@@ -25,7 +24,6 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message};
 use super::gate::Place;
 use super::io::{Io, Mark};
 use super::session::{Kind, Session};
-use crate::admin::Closed;
 use crate::chat::event::Close;
 use crate::chat::id::{ConnId, RoomId};
 use crate::hub::link::End;
@@ -47,6 +45,8 @@ pub struct Conn {
     pub inner: RefCell<Inner>,
     /// Has been welcomed: gets what is for everyone.
     pub welcomed: Cell<bool>,
+    /// Bytes that may be read before a message is whole.
+    most_read: usize,
     /// Gives its place back when the connection is gone.
     _places: [Option<Place>; 2],
 }
@@ -74,7 +74,6 @@ enum Stage {
 struct Ending {
     end: End,
     deadline: Pin<Box<Sleep>>,
-    done: Vec<mpsc::Sender<Closed>>,
 }
 
 /// What the connection's task is to look at next.
@@ -88,8 +87,11 @@ pub enum Step {
 
 impl Conn {
     pub fn new(peer: Arc<Peer>, ws: WebSocketStream<Io>, session: Session, places: [Option<Place>; 2]) -> Rc<Self> {
+        // A fragment of one byte takes seven; more than that per byte is no message.
+        let frame = ws.get_config().max_message_size.unwrap_or_default();
         Rc::new(Conn {
             id: peer.id,
+            most_read: frame.saturating_mul(8).saturating_add(64 * 1024),
             peer,
             inner: RefCell::new(Inner {
                 ws,
@@ -182,8 +184,8 @@ impl Conn {
     }
 
     /// Begins the close handshake: `last` (a `bye`), then the close frame, behind what waits. Does
-    /// nothing where one is under way already, but `done` is told at the end all the same.
-    pub fn begin_close(&self, close: &Close, last: Option<&Bytes>, wait: Duration, done: Option<mpsc::Sender<Closed>>) {
+    /// nothing where one is under way already.
+    pub fn begin_close(&self, close: &Close, last: Option<&Bytes>, wait: Duration) {
         let inner = &mut *self.inner.borrow_mut();
         if inner.stage == Stage::Open {
             if let Some(last) = last
@@ -193,13 +195,6 @@ impl Conn {
             }
             inner.send_close(close);
             inner.end_with(End { clean: false, code: close.code, reason: close.reason.clone(), ours: true }, wait);
-        }
-        if let Some(ending) = &mut inner.ending {
-            ending.done.extend(done);
-        } else if let Some(done) = done {
-            // Dead by an error that its task has not seen yet.
-            let deadline = Box::pin(sleep_until(Instant::now()));
-            inner.ending = Some(Box::new(Ending { end: lost(), deadline, done: vec![done] }));
         }
         inner.wake();
     }
@@ -232,11 +227,19 @@ impl Conn {
         if inner.ws.get_mut().take_page_written() {
             return Poll::Ready(Step::PageWritten);
         }
+        if inner.stage == Stage::Open && inner.session.is_closing() {
+            // The hub sends the close, which wakes this task.
+            return Poll::Pending;
+        }
         if inner.session.waits_for_outbox() && !inner.ws.get_ref().is_settled() {
             // An echo is read no faster than it is taken back.
             return Poll::Pending;
         }
         match Pin::new(&mut inner.ws).poll_next(cx) {
+            Poll::Pending if inner.ws.get_ref().unfinished() > self.most_read => {
+                // Frames upon frames and never a message: each costs work and none is counted.
+                Poll::Ready(Step::Over(Some(close::FLOODING.close())))
+            }
             Poll::Pending => {
                 // Before it read, tungstenite has written the pong it owed; the socket may not have
                 // taken it, and nobody else would wait for that.
@@ -251,6 +254,7 @@ impl Conn {
                 Poll::Ready(Step::Over(None))
             }
             Poll::Ready(Some(Ok(message))) => {
+                inner.ws.get_mut().forget_read();
                 if let Message::Close(frame) = &message {
                     inner.heard_close(frame.as_ref());
                 }
@@ -330,12 +334,9 @@ impl Conn {
         Ok(())
     }
 
-    /// How it ended, and who waits to hear that the socket is closed.
-    pub fn take_ending(&self) -> (End, Vec<mpsc::Sender<Closed>>) {
-        match self.inner.borrow_mut().ending.take() {
-            Some(ending) => (ending.end, ending.done),
-            None => (lost(), Vec::new()),
-        }
+    /// How it ended.
+    pub fn take_end(&self) -> End {
+        self.inner.borrow_mut().ending.take().map_or_else(lost, |ending| ending.end)
     }
 }
 
@@ -385,6 +386,7 @@ impl Inner {
     }
 
     fn send_close(&mut self, close: &Close) {
+        self.ws.get_ref().lift_send_limit();
         // A pong that tungstenite still owes goes first: nothing may follow the close frame.
         self.flush();
         let frame = CloseFrame { code: close.code.into(), reason: close::reason(&close.reason).into() };
@@ -399,7 +401,7 @@ impl Inner {
     fn end_with(&mut self, end: End, wait: Duration) {
         if self.ending.is_none() {
             let deadline = Box::pin(sleep_until(Instant::now() + wait));
-            self.ending = Some(Box::new(Ending { end, deadline, done: Vec::new() }));
+            self.ending = Some(Box::new(Ending { end, deadline }));
         }
     }
 

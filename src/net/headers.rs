@@ -29,6 +29,11 @@ pub fn forwarded(headers: &HeaderMap, trusted: &[IpNet]) -> Option<IpAddr> {
     outermost.or_else(|| headers.get(REAL_IP).and_then(|v| v.to_str().ok()).and_then(|v| address(v.trim())))
 }
 
+/// Does the request carry a forwarded address at all?
+pub fn is_forwarded(headers: &HeaderMap) -> bool {
+    headers.contains_key(FORWARDED_FOR) || headers.contains_key(REAL_IP)
+}
+
 /// `192.0.2.1`, `192.0.2.1:443`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:443`.
 fn address(text: &str) -> Option<IpAddr> {
     let bare = match text.strip_prefix('[') {
@@ -91,7 +96,11 @@ pub fn websocket_key(version: hyper::Version, headers: &HeaderMap) -> Result<&He
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|v| v.as_bytes() != b"13") {
         return Err(HandshakeError::Version);
     }
-    let key = headers.get(header::SEC_WEBSOCKET_KEY).ok_or(HandshakeError::Bad("Sec-WebSocket-Key is missing"))?;
+    let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
+    let key = keys.next().ok_or(HandshakeError::Bad("Sec-WebSocket-Key is missing"))?;
+    if keys.next().is_some() {
+        return Err(HandshakeError::Bad("there is more than one Sec-WebSocket-Key"));
+    }
     if !is_key(key.as_bytes()) {
         return Err(HandshakeError::Bad("Sec-WebSocket-Key is not 16 bytes in base64"));
     }
@@ -199,6 +208,7 @@ mod tests {
                 Err(HandshakeError::Bad(_))
             ));
         }
+        assert!(matches!(check(&[good[0], good[1], good[2], good[3], good[3]]), Err(HandshakeError::Bad(_))));
         assert!(websocket_key(hyper::Version::HTTP_10, &headers(&good)).is_err());
     }
 }

@@ -295,6 +295,11 @@ impl Room<'_> {
         }
         let forwarded =
             if self.door.trusts(self.peer.ip()) { headers::forwarded(all, &self.door.trusted_proxies) } else { None };
+        if forwarded.is_none() && self.door.trusts(self.peer.ip()) && headers::is_forwarded(all) {
+            // Never taken for the proxy itself, which no limit holds.
+            let why = "The forwarded address (X-Forwarded-For, X-Real-IP) cannot be read; mend the proxy.\n";
+            return Err(Box::new(text(StatusCode::BAD_REQUEST, why)));
+        }
         let limited = match forwarded {
             Some(address) => Some(address),
             None => Some(self.peer.ip()).filter(|ip| !ip.is_loopback()),

@@ -28,6 +28,8 @@ use crate::peer::{Counters, Peer};
 
 /// Held for each connection while it lives, so it is small; larger messages grow their own buffer.
 const READ_BUFFER: usize = 512;
+/// Bytes that the kernel takes for a client before it has sent them; the outbox is behind them.
+const UNSENT: u32 = 64 * 1024;
 /// The first byte of a TLS handshake record (RFC 8446, section 5.1).
 const TLS_HANDSHAKE: u8 = 22;
 
@@ -143,6 +145,7 @@ async fn open(worker: &Rc<Worker>, upgrade: Upgrade, socket_place: Place) {
         .max_message_size(Some(config.limits.frame))
         .max_frame_size(Some(config.limits.frame));
     io.become_outbox();
+    io.limit_unsent(UNSENT);
     let (tls, alpn) = match io.tls_facts() {
         // The only protocol that is offered.
         Some((version, alpn)) => (Some(version), alpn.map(|_| "http/1.1")),

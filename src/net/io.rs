@@ -35,6 +35,8 @@ pub struct Io {
     bytes: usize,
     counted: usize,
     pages_written: bool,
+    /// Bytes read since the last whole message.
+    read: usize,
 }
 
 enum Kind {
@@ -92,7 +94,7 @@ impl Io {
     }
 
     fn new(kind: Kind) -> Self {
-        Io { kind, outbox: false, waiting: VecDeque::new(), bytes: 0, counted: 0, pages_written: false }
+        Io { kind, outbox: false, waiting: VecDeque::new(), bytes: 0, counted: 0, pages_written: false, read: 0 }
     }
 
     /// The TLS version and what ALPN settled on.
@@ -125,6 +127,26 @@ impl Io {
     /// Bytes that wait and count against the outbox limit: all but pages of history.
     pub fn counted(&self) -> usize {
         self.counted
+    }
+
+    /// Bytes read so far without a whole message.
+    pub fn unfinished(&self) -> usize {
+        self.read
+    }
+
+    /// A message has been read whole.
+    pub fn forget_read(&mut self) {
+        self.read = 0;
+    }
+
+    /// See [`Socket::set_unsent_limit`].
+    pub fn limit_unsent(&self, bytes: u32) {
+        self.socket().set_unsent_limit(bytes);
+    }
+
+    /// Lets the kernel take whatever is left, so that an end reaches also one who reads late.
+    pub fn lift_send_limit(&self) {
+        self.socket().set_unsent_limit(u32::MAX);
     }
 
     /// True once after a [`Mark::Page`] has been passed.
@@ -325,10 +347,13 @@ impl Io {
 
 impl AsyncRead for Io {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut self.kind {
+        let before = buf.filled().len();
+        let result = match &mut self.kind {
             Kind::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
             Kind::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
+        };
+        self.read = self.read.saturating_add(buf.filled().len() - before);
+        result
     }
 }
 

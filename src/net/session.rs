@@ -77,6 +77,8 @@ pub struct Session {
     pinged_at: Duration,
     /// Pings since it was last heard.
     unanswered: u8,
+    /// A close is on its way through the hub, behind the answers that are owed.
+    closing: bool,
     /// The last ping has not been answered by a pong yet.
     measuring: bool,
 }
@@ -95,6 +97,7 @@ impl Session {
             heard_at: now,
             pinged_at: now,
             unanswered: 0,
+            closing: false,
             measuring: false,
         }
     }
@@ -102,6 +105,11 @@ impl Session {
     /// New limits, where they have changed; what was taken of the old ones is forgotten.
     pub fn set_limits(&mut self, limits: &Limits) {
         (self.messages, self.strikes) = buckets(limits);
+    }
+
+    /// A close is on its way: nothing more is read.
+    pub fn is_closing(&self) -> bool {
+        self.closing
     }
 
     /// An echo is read no faster than it is taken back.
@@ -112,6 +120,19 @@ impl Session {
     pub fn hear(&mut self, message: Message, shared: &Shared, config: &RefCell<Arc<Config>>, peer: &Peer) -> Heard {
         let now = shared.started.elapsed();
         self.note(&message, now, peer);
+        let heard = self.understand(message, now, shared, config, peer);
+        self.closing = matches!(heard, Heard::Close(_));
+        heard
+    }
+
+    fn understand(
+        &mut self,
+        message: Message,
+        now: Duration,
+        shared: &Shared,
+        config: &RefCell<Arc<Config>>,
+        peer: &Peer,
+    ) -> Heard {
         match message {
             Message::Close(_) | Message::Frame(_) => Heard::Nothing,
             Message::Ping(_) | Message::Pong(_) => {
@@ -151,7 +172,9 @@ impl Session {
             self.measure(now, peer);
             return if self.control.take(now).is_err() { flooding() } else { Heard::Nothing };
         }
-        if let Err(retry) = self.messages.take(now) {
+        // The hello that everybody has to say first is free.
+        let free = !self.greeted && matches!(parsed.said, Ok(Said::Hello(_)));
+        if !free && let Err(retry) = self.messages.take(now) {
             return self.too_fast(parsed.seq, retry, now, config);
         }
         let said = match parsed.said {
@@ -174,6 +197,7 @@ impl Session {
             Said::Ping(payload) => {
                 let pong = text_frame(&json::pong(&payload));
                 match self.implied_hello(peer) {
+                    // At once, as every ping.
                     Some(hello) => Heard::ReplyAndHub(pong, hello),
                     None => Heard::Reply(pong),
                 }

@@ -31,6 +31,16 @@ impl Socket {
         either!(self, s => s.try_write_vectored(slices))
     }
 
+    /// What the kernel takes and has not sent yet, in bytes. Without a limit it takes megabytes for
+    /// one who does not read, out of sight of every other limit (tcp(7), TCP_NOTSENT_LOWAT).
+    pub fn set_unsent_limit(&self, bytes: u32) {
+        if let Socket::Tcp(stream) = self
+            && let Err(error) = socket2::SockRef::from(stream).set_tcp_notsent_lowat(bytes)
+        {
+            tracing::debug!("a socket keeps its own limit of unsent bytes: {error}");
+        }
+    }
+
     /// One task at a time may wait: the connection's own.
     pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         either!(self, s => s.poll_write_ready(cx))

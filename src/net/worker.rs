@@ -23,7 +23,6 @@ use super::conn::{CLOSE_WAIT, Conn, Step};
 use super::gather::{Group, Groups};
 use super::incoming::{self, Incoming};
 use super::session::{Heard, Kind};
-use crate::admin::Closed;
 use crate::chat::event::{Close, Input};
 use crate::chat::id::{ConnId, RoomId};
 use crate::config::Config;
@@ -157,15 +156,11 @@ impl Worker {
             ToWorker::Forget { room } => {
                 self.rooms.borrow_mut().remove(&room);
             }
-            ToWorker::Close { id, close, done } => match self.conn(id) {
-                Some(conn) => self.close(&conn, &close, done),
-                None => {
-                    if let Some(done) = done {
-                        // It went by itself a moment ago: its socket is closed.
-                        let _ = done.try_send(Closed { id, result: Ok(()) });
-                    }
+            ToWorker::Close { id, close } => {
+                if let Some(conn) = self.conn(id) {
+                    self.close(&conn, &close);
                 }
-            },
+            }
             ToWorker::Alive(answer) => {
                 // Who asked may have given up.
                 let _ = answer.send(());
@@ -250,23 +245,23 @@ impl Worker {
     fn deliver(&self, conn: &Conn, bytes: &Bytes, frames: u64, receipt: Option<&Arc<Receipt>>) {
         let limit = self.config.borrow().limits.outbox;
         if conn.deliver(bytes, frames, limit, receipt) {
-            self.close(conn, &close::SLOW.close(), None);
+            self.close(conn, &close::SLOW.close());
         }
     }
 
     /// Begins to close one of our connections, with a `bye` where its dialect has one.
-    pub fn close(&self, conn: &Conn, close: &Close, done: Option<mpsc::Sender<Closed>>) {
-        self.close_within(conn, close, CLOSE_WAIT, done);
+    pub fn close(&self, conn: &Conn, close: &Close) {
+        self.close_within(conn, close, CLOSE_WAIT);
     }
 
-    fn close_within(&self, conn: &Conn, close: &Close, wait: Duration, done: Option<mpsc::Sender<Closed>>) {
+    fn close_within(&self, conn: &Conn, close: &Close, wait: Duration) {
         let bye = (conn.inner.borrow().session.kind == Kind::Json).then(|| {
             let row = close::row(close.code);
             let spread = row.reconnect == close::Reconnect::Spread;
             let after = if spread { self.config.borrow().shutdown.spread } else { Duration::ZERO };
             text_frame(&json::bye(&row, &close.reason, after))
         });
-        conn.begin_close(close, bye.as_ref(), wait, done);
+        conn.begin_close(close, bye.as_ref(), wait);
     }
 
     // --- membership ----------------------------------------------------------------------------
@@ -347,7 +342,13 @@ impl Worker {
         match heard {
             Heard::Nothing => {}
             Heard::Reply(bytes) => self.deliver(conn, &bytes, 1, None),
-            Heard::Close(close) => self.close(conn, &close, None),
+            Heard::Close(close) if !conn.is_known() => self.close(conn, &close),
+            Heard::Close(close) if conn.is_open() => {
+                // What was said before is still answered before.
+                let order = ToWorker::Close { id: conn.id, close };
+                return Taken::after(self.tell_hub(conn, ToHub::Pass { id: conn.id, order }, None));
+            }
+            Heard::Close(_) => {}
             Heard::Echo(message) => conn.echo(message),
             // What comes after a close has begun is not heard any more.
             Heard::Hub(..) | Heard::ReplyAndHub(..) if !conn.is_open() => {}
@@ -370,15 +371,12 @@ impl Worker {
             self.vacate(room, slot);
         }
         self.conns.borrow_mut().remove(&id);
-        let (end, done) = conn.take_ending();
+        let end = conn.take_end();
         // The last reference: the socket closes here.
         drop(conn);
         if known {
             // The hub may be gone when the daemon ends.
             let _ = self.shared.hub.send(ToHub::Gone { id, end }).await;
-        }
-        for asker in done {
-            let _ = asker.send(Closed { id, result: Ok(()) }).await;
         }
         self.emptied.notify_waiters();
     }
@@ -423,7 +421,7 @@ impl Worker {
                     let heard = conn.inner.borrow_mut().session.check(now, &config.timeouts);
                     match heard {
                         Heard::Reply(bytes) => self.deliver(&conn, &bytes, 1, None),
-                        Heard::Close(close) => self.close(&conn, &close, None),
+                        Heard::Close(close) => self.close(&conn, &close),
                         _ => {}
                     }
                 }
@@ -465,7 +463,7 @@ impl Worker {
     fn close_if_stopping(&self, conn: &Conn) {
         if let Some((close, grace)) = &*self.stopping.borrow() {
             // The end of the grace period is for `stop` to see, which counts whom it cuts.
-            self.close_within(conn, close, *grace + CLOSE_WAIT, None);
+            self.close_within(conn, close, *grace + CLOSE_WAIT);
         }
     }
 

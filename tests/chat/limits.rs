@@ -28,9 +28,11 @@ fn a_text_that_is_too_long_is_told_and_not_sent() {
 #[test]
 fn too_many_messages_are_told_when_to_come_again() {
     let daemon = Daemon::start("[limits]\nrate = \"1/m\"\nburst = 3\n");
+    // The hello is free.
     let mut ann = daemon.guest("Ann");
-    ann.message("two");
-    ann.message("three");
+    for text in ["one", "two", "three"] {
+        ann.message(text);
+    }
     let error = refused(&mut ann, "message", json!({"text": "four"}));
     assert_eq!((&error["code"], &error["temporary"]), (&json!("rate_limited"), &json!(true)));
     let wait = error["retry_ms"].as_u64().unwrap();
@@ -43,6 +45,7 @@ fn too_many_messages_are_told_when_to_come_again() {
     let daemon = Daemon::start("[limits]\nrate = \"5/s\"\nburst = 1\n");
     let mut bob = daemon.json();
     bob.hello(json!({}));
+    bob.message("first");
     let re = bob.say("message", json!({"text": "soon"}));
     let answer = bob.json();
     if answer["type"] == "error" {

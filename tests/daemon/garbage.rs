@@ -216,6 +216,7 @@ fn who_asks_and_never_reads_is_ended() {
             stream
         })
         .collect();
-    until("they are ended", || (daemon.descriptors() == open).then_some(()));
+    // Fewer, too: the starter's own question may still have been open when they were counted.
+    until("they are ended", || (daemon.descriptors() <= open).then_some(()));
     drop(greedy);
 }

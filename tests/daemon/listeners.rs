@@ -36,7 +36,10 @@ fn a_trusted_proxy_tells_the_address_and_a_stranger_does_not() {
     assert_eq!(taken_for(&daemon, proxy(), "X-Forwarded-For: ::ffff:203.0.113.9"), "203.0.113.9");
     assert_eq!(taken_for(&daemon, proxy(), "X-Forwarded-For: 2001:db8::7"), "2001:db8::7");
     assert_eq!(taken_for(&daemon, proxy(), "X-Real-IP: 203.0.113.8"), "203.0.113.8");
-    assert_eq!(taken_for(&daemon, proxy(), "X-Forwarded-For: nonsense"), "127.0.0.2");
+    // Never the proxy itself, which no limit would hold.
+    let mut http = crate::support::Http::new(proxy());
+    http.send("GET /wss HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nX-Forwarded-For: nonsense\r\n\r\n");
+    assert_eq!(http.answer(false).status, 400);
     assert_eq!(taken_for(&daemon, proxy(), ""), "127.0.0.2");
     for spoofed in ["X-Forwarded-For: 203.0.113.9", "X-Real-IP: 203.0.113.9", "Forwarded: for=203.0.113.9"] {
         assert_eq!(taken_for(&daemon, stranger(), spoofed), "127.0.0.3", "{spoofed}");

@@ -59,6 +59,7 @@ fn limits_are_in_force_at_once() {
     assert_eq!(error(&mut bob, "12345678901"), "too_long");
     assert_eq!(error(&mut ann, "12345678901"), "too_long", "for those who were here before, too");
     assert_eq!(error(&mut bob, "short"), Value::Null);
+    assert_eq!(error(&mut bob, "short"), Value::Null);
     assert_eq!(error(&mut bob, "short"), "rate_limited");
     bob.send_text(&"x".repeat(201));
     assert_eq!(bob.closed().1.code, 1009);
