@@ -152,7 +152,11 @@ fn sections() -> Roff {
         "FILES",
         &[
             (italic(CONFIG_FILE), "The configuration of the packaged service; see wschat.toml(5)."),
-            (italic("/var/lib/wschat/"), "The state folder of the packaged service: the self-signed certificate."),
+            (
+                italic("/var/lib/wschat/"),
+                "The state folder of the packaged service: guest.key, which signs the strings by which guests \
+                 return as themselves, and the self-signed certificate.",
+            ),
             (italic("/run/wschat/control"), "The operators' socket, for root and the group wschat-admin."),
             (italic("/run/wschat/push"), "The backends' socket, for root and the group wschat-push."),
         ],

@@ -27,6 +27,7 @@ pub const MAX_HELD: usize = 16;
 /// Told to those who must try again because something of theirs is still under way.
 pub const SOON: Duration = Duration::from_millis(500);
 /// How long a room that nobody uses is kept open, so that a reload of a page costs no opening.
+/// The default rooms stay open: what strangers do in others cannot make the log forget them.
 const IDLE_ROOM: Duration = Duration::from_secs(60);
 /// The most rooms that are kept open although nobody uses them.
 const MAX_IDLE_ROOMS: usize = 1024;
@@ -159,9 +160,19 @@ impl Hub {
             Input::Log(reply) => self.log(reply, turn),
             Input::Timer => self.timer(turn),
             Input::Notice { target, text, level } => self.notice(target, text, level, turn),
-            Input::Settings(settings) => self.settings = *settings,
+            Input::Settings(settings) => self.set(*settings, turn),
         }
         self.trim_idle(turn);
+    }
+
+    /// Rooms that are no default any more are closed when unused, like all others; the new ones stay.
+    fn set(&mut self, settings: Settings, turn: &mut Turn) {
+        let before = std::mem::replace(&mut self.settings, settings).default_rooms;
+        let concerned = before.iter().chain(&self.settings.default_rooms);
+        let concerned: Vec<RoomId> = concerned.filter_map(|name| self.names.get(name).copied()).collect();
+        for id in concerned {
+            self.review(id, turn);
+        }
     }
 
     /// When [`Input::Timer`] is wanted next, in [`Now::mono`].
@@ -326,14 +337,15 @@ impl Hub {
         }
     }
 
-    /// Does it hold nothing for anyone? What is remembered of messages goes with time.
+    /// Does it hold nothing for anyone? Default rooms stay, with nobody in them; what is remembered
+    /// of messages goes with time.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.clients.is_empty()
             && self.people.len() == 0
             && self.nicks.len() == 0
-            && self.rooms.is_empty()
-            && self.names.is_empty()
+            && self.rooms.values().all(|room| room.is_unused() && self.settings.default_rooms.contains(&room.name))
+            && self.names.len() == self.rooms.len()
             && self.reads.is_empty()
             && self.timers.is_empty()
             && self.idle.is_empty()
@@ -373,10 +385,10 @@ impl Hub {
         Some(RoomId(self.last_room))
     }
 
-    /// To be called wherever a room may have become used or unused.
+    /// To be called wherever a room may have become used or unused, or a default room or none.
     pub(super) fn review(&mut self, id: RoomId, turn: &mut Turn) {
         let Some(room) = self.rooms.get_mut(&id) else { return };
-        let unused = room.is_unused();
+        let unused = room.is_unused() && !self.settings.default_rooms.contains(&room.name);
         match room.forget_at {
             Some(at) if !unused => {
                 self.idle.remove(&(at, id));

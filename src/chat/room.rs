@@ -35,7 +35,7 @@ pub struct Room {
     pub told_at: Option<Duration>,
     /// When it will be told again.
     pub tell_at: Option<Duration>,
-    /// Set while nobody uses the room: when it is to be forgotten.
+    /// Set while nobody uses the room and it is no default one: when it is to be forgotten.
     pub forget_at: Option<Duration>,
 }
 

@@ -280,21 +280,24 @@ fn history() -> Vec<Key<Draft>> {
             "store" = config.history.store,
             Restart,
             Choice(&[("memory", Store::Memory), ("none", Store::None)]),
-            "Where messages are kept: \"memory\" keeps them until the daemon stops, \"none\" not at all."
+            "Where messages are kept: \"memory\" keeps them until the daemon stops, \"none\" not at all. \
+             In memory, all rooms together keep at most 256 MiB: beyond that, rooms that nobody uses lose \
+             their messages, then the largest room its oldest ones. Rooms that nobody uses, other than \
+             the default ones, may be forgotten."
         ),
         key!(
             Draft,
             "keep" = config.history.keep,
             Reload,
             Count { least: 1, most: 100_000_000 },
-            "Messages that a room keeps at the most."
+            "Messages that a room keeps at the most; in memory fewer where all rooms would pass 256 MiB."
         ),
         key!(
             Draft,
             "keep_for" = config.history.keep_for,
             Reload,
             Time { least: secs(1), most: secs(36_500 * DAY) },
-            "How long a message is kept at the most."
+            "How long a message is kept at the most; in memory less where all rooms would pass 256 MiB."
         ),
     ]
 }

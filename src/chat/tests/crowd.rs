@@ -91,6 +91,7 @@ fn leaving_or_going_while_a_room_is_opened() {
     w.leave(ann, "lobby");
     assert_eq!(w.seen(ann), ["welcome Ann", "error not_joined", "error not_joined", "left lobby"]);
     w.drop_conn(bob, false);
+    w.input(Input::Settings(Box::new(Settings { default_rooms: Vec::new(), ..Settings::default() })));
     w.settle();
     assert!(w.seen(ann).is_empty());
     assert_eq!(w.hub.counts().rooms, 0, "nobody wants it any more");
@@ -131,6 +132,57 @@ fn only_so_many_rooms_are_kept_open_for_nobody() {
         w.leave(ann, &name);
     }
     assert_eq!(w.hub.counts().rooms, 1 + 1024);
+}
+
+#[test]
+fn default_rooms_stay_open_for_nobody() {
+    let mut w = World::new(Settings::default());
+    w.watchful = false;
+    let ann = w.client("Ann");
+    w.message(ann, "lobby", "x", None);
+    w.leave(ann, "lobby");
+    for n in 0..1100 {
+        let name = format!("r{n}");
+        w.join(ann, &name, 0);
+        w.message(ann, &name, "x", None);
+        w.leave(ann, &name);
+    }
+    assert_eq!(w.hub.counts().rooms, 1 + 1024);
+    w.drop_conn(ann, true);
+    w.advance(Duration::from_secs(100_000));
+    let row = w.hub.room(&room("lobby")).expect("the lobby stays");
+    assert_eq!((row.members, row.head), (0, 1));
+    assert_eq!((w.hub.counts().rooms, w.hub.next_deadline()), (1, None));
+    assert!(!w.log.queues.contains_key(&room("lobby")), "the log was not told to close it");
+}
+
+#[test]
+fn only_the_default_rooms_of_now_stay() {
+    let mut w = World::new(Settings::default());
+    let open = |w: &World| w.hub.rooms().map(|row| row.name.to_string()).collect::<Vec<_>>();
+    let set = |w: &mut World, names: &[&str]| {
+        let default_rooms = names.iter().map(|name| room(name)).collect();
+        w.input(Input::Settings(Box::new(Settings { default_rooms, ..Settings::default() })));
+    };
+    let ann = w.client("Ann");
+    w.join(ann, "new", 0);
+    for name in ["lobby", "new"] {
+        w.message(ann, name, "x", None);
+        w.leave(ann, name);
+    }
+    w.advance(Duration::from_secs(59));
+    set(&mut w, &["new", "silent"]);
+    w.join(ann, "silent", 0);
+    w.leave(ann, "silent");
+    w.advance(Duration::from_secs(59));
+    assert_eq!(open(&w), ["lobby", "new", "silent"], "the lobby has its minute from now");
+    w.advance(Duration::from_secs(1));
+    assert_eq!(open(&w), ["new", "silent"]);
+    set(&mut w, &["new"]);
+    assert_eq!(open(&w), ["new"], "nothing was said in the other");
+    set(&mut w, &[]);
+    w.advance(Duration::from_secs(60));
+    assert_eq!((open(&w), w.hub.next_deadline()), (vec![], None));
 }
 
 #[test]

@@ -137,6 +137,11 @@ impl Sim {
                     stream.first = self.rng.random_range(stream.first..=most);
                 }
             }
+            (74..76, _) => {
+                let default_rooms = ROOMS.iter().filter(|_| self.rng.random_bool(0.4)).map(|name| room(name)).collect();
+                let settings = Settings { default_rooms, ..self.world.hub.settings().clone() };
+                self.world.input(Input::Settings(Box::new(settings)));
+            }
             _ => {
                 let rooms: Vec<RoomName> = self.world.log.queues.keys().cloned().collect();
                 if let Some(name) = rooms.choose(&mut self.rng) {
@@ -241,9 +246,15 @@ impl Sim {
         }
         world.advance(Duration::from_secs(1000));
         let counts = world.hub.counts();
-        assert_eq!((counts.clients, counts.users, counts.rooms), (0, 0, 0));
+        assert_eq!((counts.clients, counts.users), (0, 0));
         assert_eq!(world.hub.next_deadline(), None);
         assert!(world.hub.is_empty(), "something was not given back");
+        // The default rooms are kept for nothing else than being that.
+        let settings = world.hub.settings().clone();
+        world.input(Input::Settings(Box::new(Settings { default_rooms: Vec::new(), ..settings })));
+        world.advance(Duration::from_secs(1000));
+        assert_eq!((world.hub.next_deadline(), world.hub.counts().rooms), (None, 0));
+        assert!(world.hub.is_empty(), "a default room was not given back");
         assert!(world.members.values().all(|members| members.is_empty()));
     }
 }
