@@ -355,6 +355,8 @@ chat.addEventListener('notice', ({ detail: { text, level, room } }) => {
 });
 
 function showBanner(text, level, notice) {
+  // A warning stays until it is dismissed. The log has the line of what is not shown here.
+  if (level === 'info' && !$('banner').hidden && $('banner').dataset.level === 'warn') return;
   $('banner').dataset.level = level;
   $('banner').querySelector('strong').hidden = !notice;
   // A notice is read out by the log; what has no line there is read out here.

@@ -42,7 +42,7 @@ export function fill(root) {
   for (const node of root.querySelectorAll('[data-t-placeholder]')) node.placeholder = t(node.dataset.tPlaceholder);
 }
 
-const clock = new Intl.DateTimeFormat(region, { hour: '2-digit', minute: '2-digit' });
+const clock = new Intl.DateTimeFormat(region, { hour: 'numeric', minute: '2-digit' });
 const full = new Intl.DateTimeFormat(region, { dateStyle: 'full', timeStyle: 'medium' });
 const dayThisYear = new Intl.DateTimeFormat(region, { weekday: 'long', day: 'numeric', month: 'long' });
 const dayOfYear = new Intl.DateTimeFormat(region, { dateStyle: 'long' });

@@ -2,10 +2,11 @@
 
 mod reload;
 mod start;
+mod watchdog;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use humantime::format_duration;
 use thiserror::Error;
@@ -19,7 +20,7 @@ use crate::hub::Order;
 use crate::hub::link::ToWorker;
 use crate::journal::LogLevel;
 use crate::net::Shared;
-use crate::state::{Phase, State};
+use crate::state::Phase;
 use crate::systemd;
 use crate::tls::Certificates;
 use crate::wire::close;
@@ -85,8 +86,10 @@ impl Daemon {
         housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut certificate = interval(CERTIFICATE_CHECK);
         certificate.tick().await;
-        let watchdog = systemd::watchdog()
-            .map(|every| tokio::spawn(watch(every / 2, self.hub.clone(), self.workers, self.shared.state.clone())));
+        let watchdog = systemd::watchdog().map(|every| {
+            let (hub, state) = (self.hub.clone(), self.shared.state.clone());
+            tokio::spawn(watchdog::watch(every / 2, hub, self.workers, state, systemd::feed_watchdog))
+        });
         let mut trimmed = 0;
         let mut told = String::new();
         loop {
@@ -250,33 +253,6 @@ fn give_memory_back() {
     // SAFETY: malloc_trim(3) may be called at any time, from any thread; it takes no pointers.
     unsafe {
         nix::libc::malloc_trim(0);
-    }
-}
-
-/// Feeds systemd's watchdog, each time after the hub and every worker have answered.
-async fn watch(every: Duration, hub: mpsc::Sender<Order>, workers: usize, state: State) {
-    let mut ticks = interval(every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let begun = Instant::now();
-        let answers = async {
-            for index in 0..workers {
-                let (answer, answered) = oneshot::channel();
-                hub.send(Order::Worker(index, ToWorker::Alive(answer))).await.ok()?;
-                // A worker ends before the others when it has nobody left to say goodbye to.
-                answered.await.ok().or_else(|| (state.phase() >= Phase::Draining).then_some(()))?;
-            }
-            Some(())
-        };
-        match timeout(every, answers).await {
-            Ok(Some(())) => systemd::feed_watchdog(),
-            Ok(None) => return,
-            Err(_) => {
-                let waited = begun.elapsed();
-                tracing::error!("the hub or a worker has not answered for {waited:?}: the watchdog is not fed");
-            }
-        }
     }
 }
 

@@ -183,7 +183,7 @@ fn explain(address: &Address, source: io::Error) -> ListenError {
     }
 }
 
-/// Accepts until the daemon drains, and hands each socket to the worker that has the fewest.
+/// Accepts until the daemon drains, and hands the sockets to the workers in turn.
 pub async fn accept(listener: Listener, gate: Arc<Gate>, workers: Vec<mpsc::Sender<Incoming>>, state: State) {
     let Listener { socket, door, address } = listener;
     let source = match socket {

@@ -210,6 +210,12 @@ test('a notice reaches everybody, as a banner and as a line', async () => {
     await person.page.locator('#banner[data-level="warn"]', { hasText: warning }).waitFor();
     await person.line('notice.warn', warning).waitFor();
   }
+  // What is only for information does not hide a warning that nobody has put away.
+  const aside = unique('By the way');
+  await daemon.ctl('notice', aside);
+  await ann.line('notice.info', aside).waitFor();
+  await ann.page.locator('#banner[data-level="warn"]', { hasText: warning }).waitFor();
+  await ann.page.click('#banner-close');
   const news = unique('All is well');
   await daemon.ctl('notice', news);
   await ann.page.locator('#banner[data-level="info"]', { hasText: news }).waitFor();

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 
 use crate::support::daemon::{PLAIN, Ran, TLS};
-use crate::support::{Chat, Daemon, Setup, Stream, until};
+use crate::support::{Chat, Daemon, Setup, Stream, left_out_unless_root, until};
 
 const CALM: &str = "[timeouts]\npresence = \"0s\"\n";
 
@@ -404,7 +404,7 @@ fn failures_say_what_to_do_and_end_as_they_should() {
 #[test]
 fn another_user_is_told_which_group_to_join() {
     if !nix::unistd::geteuid().is_root() {
-        return eprintln!("skipped: only root can become somebody else");
+        return left_out_unless_root("another user is told which group to join: only root can become somebody else");
     }
     let setup = Setup::new(&format!("{PLAIN}[control]\nsocket = \"FOLDER/control\"\npush_socket = \"FOLDER/push\"\n"));
     // Where nobody else may look into the folder of the build.

@@ -12,10 +12,10 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::support::control::Caller;
-use crate::support::{Chat, Setup, Stream, until};
+use crate::support::{Chat, Setup, Stream, left_out_unless_root, until};
 
-/// Runs it on a thread in a network namespace that has nothing but loopback, and says so where that
-/// cannot be had.
+/// Runs it on a thread in a network namespace that has nothing but loopback, and notes it where
+/// that cannot be had.
 fn in_own_network(test: impl FnOnce() + Send) {
     thread::scope(|scope| {
         let thread = scope.spawn(|| match unshare(CloneFlags::CLONE_NEWNET) {
@@ -23,7 +23,9 @@ fn in_own_network(test: impl FnOnce() + Send) {
                 raise_loopback();
                 test();
             }
-            Err(error) => eprintln!("skipped: a network of its own cannot be had ({error}); run as root"),
+            Err(error) => {
+                left_out_unless_root(&format!("the first start: a network of its own cannot be had ({error})"));
+            }
         });
         if let Err(panic) = thread.join() {
             std::panic::resume_unwind(panic);

@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use serde_json::{Value, json};
 
 use crate::support::daemon::PLAIN;
-use crate::support::{Chat, Daemon, Setup, Stream};
+use crate::support::{Chat, Daemon, Setup, Stream, left_out};
 
 const PROXIED: &str =
     "[[listen]]\naddress = \"127.0.0.1:0\"\ntls = false\ntrusted_proxies = [\"127.0.0.2\", \"10.0.0.0/8\"]\n";
@@ -102,7 +102,7 @@ fn what_is_no_socket_is_not_removed() {
 #[test]
 fn both_families_come_through_one_listener_and_ipv4_stays_ipv4() {
     let Ok(_) = std::net::TcpListener::bind("[::1]:0") else {
-        return eprintln!("skipped: this machine has no IPv6");
+        return left_out("both families through one listener: this machine has no IPv6");
     };
     let daemon = Daemon::start("[[listen]]\naddress = \"[::]:0\"\ntls = false\ntrusted_proxies = [\"127.0.0.2\"]\n");
     let port = daemon.address().port();

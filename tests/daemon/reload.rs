@@ -3,8 +3,9 @@
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use crate::support::certificate::{Certificate, INSTALLED};
 use crate::support::client::{Closed, UPGRADE};
-use crate::support::daemon::PLAIN;
+use crate::support::daemon::{PLAIN, TLS};
 use crate::support::{Chat, Daemon, Setup, until};
 
 /// The daemon has this configuration from now on; what the reload reported as changed.
@@ -225,6 +226,83 @@ fn a_bad_file_is_refused_whole() {
     assert_eq!(daemon.ctl(&["reload", "--tls"]).status, 0);
     daemon.write_config(PLAIN);
     assert_eq!(daemon.ctl(&["reload"]).status, 0);
+}
+
+#[test]
+fn a_bad_certificate_holds_back_the_settings_beside_it() {
+    let certificate = Certificate::for_name("one.example");
+    let setup = Setup::new(&format!("{TLS}{INSTALLED}"));
+    certificate.install(setup.folder());
+    let daemon = setup.start();
+    let mut ann = daemon.chat("ann");
+    std::fs::write(daemon.folder().join("crt.pem"), "garbage").unwrap();
+    daemon.write_config(&format!("{TLS}{INSTALLED}[limits]\nclients = 1\n[log]\nlevel = \"debug\"\n"));
+    let before = daemon.json(&["status"])["clients_max"].clone();
+    let nothing_new = |by: &str| {
+        assert_eq!(daemon.json(&["status"])["clients_max"], before, "{by}");
+        daemon.chat("bob").leave();
+        until("bob has gone", || (daemon.clients(&[]).len() == 1).then_some(()));
+        assert!(!daemon.log().contains(" DEBUG "), "{by}: {}", daemon.log());
+        assert_eq!(daemon.connect().fingerprint(), certificate.fingerprint, "{by}");
+    };
+
+    daemon.ctl(&["reload"]).ends(78, "holds no PEM certificate");
+    nothing_new("the command");
+    let told = || daemon.log().matches("nothing was reloaded").count();
+    let told_before = told();
+    daemon.signal(Signal::SIGHUP);
+    until("the log tells it", || (told() > told_before).then_some(()));
+    nothing_new("the signal");
+    ann.say("nobody noticed");
+
+    // With the certificate put right, both are in force.
+    certificate.install(daemon.folder());
+    assert_eq!(daemon.json(&["reload"])["changed"], json!(["limits.clients", "log.level"]));
+    assert_eq!(daemon.json(&["status"])["clients_max"], 1);
+}
+
+#[test]
+fn how_much_is_kept_is_in_force_at_once() {
+    let memory = "[history]\nstore = \"memory\"\n";
+    let daemon = Daemon::plain(memory);
+    let mut ann = daemon.chat("ann");
+    for text in ["1", "2", "3", "4", "5"] {
+        ann.say(text);
+    }
+    assert_eq!(kept(&mut ann), ["1", "2", "3", "4", "5"]);
+    assert_eq!(change(&daemon, &format!("{memory}keep = 2\n")), json!(["history.keep"]));
+    ann.say("6");
+    assert_eq!(kept(&mut ann), ["5", "6"]);
+    assert_eq!(daemon.json(&["room", "show", "lobby"])["room"]["kept"], 2);
+    assert_eq!(change(&daemon, &format!("{memory}keep = 3\n")), json!(["history.keep"]));
+    ann.say("7");
+    ann.say("8");
+    assert_eq!(kept(&mut ann), ["6", "7", "8"]);
+}
+
+/// The texts that the lobby's history has.
+fn kept(chat: &mut Chat) -> Vec<String> {
+    chat.send("history", json!({"room": "lobby", "limit": 50}));
+    let history = chat.frame("history");
+    let messages = history["payload"]["messages"].as_array().unwrap();
+    messages.iter().map(|message| message["payload"]["text"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_new_rate_is_for_those_who_are_here_too() {
+    let daemon = Daemon::plain("[limits]\nrate = \"10000/s\"\nburst = 10000\n");
+    let mut ann = daemon.chat("ann");
+    let mut refused = |text: &str| {
+        ann.send("message", json!({"room": "lobby", "text": text}));
+        ann.any(&["ack", "error"])["payload"]["code"] == "rate_limited"
+    };
+    assert!((0..20).all(|_| !refused("as fast as it goes")));
+    assert_eq!(change(&daemon, "[limits]\nrate = \"1/h\"\nburst = 3\n"), json!(["limits.rate", "limits.burst"]));
+    // The bucket was full to the brim, and holds three from now on.
+    let answers: Vec<bool> = (0..5).map(|_| refused("slower")).collect();
+    assert_eq!(answers, [false, false, false, true, true]);
+    change(&daemon, "[limits]\nrate = \"10000/s\"\nburst = 3\n");
+    until("it fills again", || (!refused("faster")).then_some(()));
 }
 
 #[test]

@@ -47,6 +47,27 @@ fn both_versions_are_spoken_and_a_session_is_resumed() {
 }
 
 #[test]
+fn a_ticket_outlives_what_the_daemon_remembers() {
+    let daemon = Daemon::tls("");
+    let clients = [trusting(&[&TLS12]), trusting(&[&TLS13])];
+    for config in &clients {
+        let stream = connect(&daemon, config);
+        assert!(!stream.resumed());
+        // The ticket of TLS 1.3 comes with the first answer.
+        assert_eq!(Http::new(stream).get("/healthz").status, 200);
+    }
+    // rustls remembers the last 256 sessions of servers that give no tickets: these push all others out.
+    for _ in 0..300 {
+        connect(&daemon, &trusting(&[&TLS12]));
+    }
+    for config in &clients {
+        let stream = connect(&daemon, config);
+        assert!(stream.resumed(), "{:?}", stream.version());
+        assert_eq!(Http::new(stream).get("/healthz").status, 200);
+    }
+}
+
+#[test]
 fn a_client_that_knows_no_alpn_is_served() {
     let daemon = Daemon::tls("");
     let mut config = ClientConfig::clone(&trusting(&[&TLS13]));

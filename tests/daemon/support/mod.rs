@@ -30,3 +30,21 @@ pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
         std::thread::sleep(LOOK);
     }
 }
+
+/// Notes that a test cannot run here. `tests/run` names the file whose lines it counts; by itself a
+/// test that is left out looks like one that has passed.
+pub fn left_out(why: &str) {
+    eprintln!("left out: {why}");
+    if let Some(list) = std::env::var_os("WSCHAT_LEFT_OUT") {
+        let mut list = std::fs::OpenOptions::new().append(true).open(list).expect("the list of tests/run");
+        // In one write, so that the lines of several tests do not mix.
+        std::io::Write::write_all(&mut list, format!("{why}\n").as_bytes()).expect("the list of tests/run");
+    }
+}
+
+/// As [`left_out`], where only root is able to; for root itself that is a failure.
+#[track_caller]
+pub fn left_out_unless_root(why: &str) {
+    assert!(!nix::unistd::geteuid().is_root(), "root must be able to: {why}");
+    left_out(why);
+}
