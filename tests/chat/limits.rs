@@ -288,3 +288,25 @@ fn pongs_of_the_protocol_keep_a_client() {
     }
     daemon.stop();
 }
+
+#[test]
+fn fragments_without_end_are_flooding_too() {
+    let daemon = Daemon::start("[paths]\necho = \"/echo\"\n");
+    for path in ["/chat", "/wss", "/echo"] {
+        let mut client = daemon.dial().open(path);
+        let mut flood = Frame::text("").unfinished().masked();
+        flood.extend((0..200_000).flat_map(|_| Frame::new(0, "").unfinished().masked()));
+        // It may be cut off before it has said all that.
+        let _ = client.stream.put(&flood);
+        assert_eq!(client.end().code(), 4101, "{path}");
+    }
+    // As many as a message of the limit can need are none.
+    let mut honest = daemon.dial().open("/echo");
+    let text = "x".repeat(4000);
+    let mut parts = Frame::text("").unfinished().masked();
+    parts.extend(text.bytes().flat_map(|b| Frame::new(0, vec![b]).unfinished().masked()));
+    parts.extend(Frame::new(0, "").masked());
+    honest.raw(&parts);
+    assert_eq!(honest.line(), text);
+    daemon.stop();
+}

@@ -114,3 +114,23 @@ impl Writer {
         self.tcp.write_all(&frame[self.written..]).expect("it is read again");
     }
 }
+
+#[test]
+fn a_notice_does_not_wait_for_one_who_does_not_read() {
+    let daemon = Daemon::start(NO_RATE);
+    let mut speaker = daemon.guest("Speaker");
+    let mut slow = daemon.dial().narrow().open("/chat");
+    let (is, _) = slow.hello(json!({}));
+    let id = is["client"].as_u64().unwrap().to_string();
+    while daemon.ctl_json(&["show", &id])["client"]["sendq"].as_u64().unwrap() == 0 {
+        for _ in 0..10 {
+            speaker.message(&"x".repeat(3900));
+        }
+    }
+    let told = daemon.ctl(&["--json", "notice", "tea"]);
+    let told: Value = serde_json::from_slice(&told.stdout).expect("one document");
+    assert_eq!((&told["matched"], &told["done"]), (&json!(2), &json!(1)), "{told}");
+    assert_eq!(speaker.skip_to("notice")["text"], "tea");
+    daemon.logged("written to 1 of 2 connections");
+    daemon.stop();
+}
