@@ -108,7 +108,8 @@ pub struct Peer {
     messages: BTreeSet<u64>,
     last: u64,
     resume: BTreeMap<RoomName, Cursor>,
-    history: BTreeMap<RoomName, u32>,
+    /// What each of its requests asked for, by its number.
+    history: BTreeMap<RoomName, Vec<(u64, u32)>>,
     pub page_under_way: bool,
 }
 
@@ -178,8 +179,10 @@ impl World {
     pub fn hello(&mut self, conn: ConnId, hello: Hello) -> u64 {
         let peer = self.peers.get_mut(&conn).unwrap();
         peer.resume = hello.resume.iter().cloned().collect();
-        for room in hello.rooms.iter().flatten().chain(&self.hub.settings().default_rooms) {
-            peer.history.insert(room.clone(), hello.history);
+        // A room that is resumed and cannot be recovered is joined like the others.
+        let resumed = hello.resume.iter().map(|(room, _)| room);
+        for room in hello.rooms.iter().flatten().chain(&self.hub.settings().default_rooms).chain(resumed) {
+            peer.history.entry(room.clone()).or_default().push((peer.last + 1, hello.history));
         }
         self.say(conn, ClientFrame::Hello(hello))
     }
@@ -200,11 +203,10 @@ impl World {
             }
         }
         if let ClientFrame::Join { room, history } = &frame
-            && !peer.views.contains_key(room)
+            && (!peer.views.contains_key(room) || peer.user.is_none())
         {
             // Another join of the room may be under way, and it is not known which one will count.
-            let asked = peer.history.entry(room.clone()).or_default();
-            *asked = (*asked).max(*history);
+            peer.history.entry(room.clone()).or_default().push((seq, *history));
         }
         self.input(Input::Frame { conn, seq, frame });
         seq
@@ -389,7 +391,10 @@ impl World {
                 // Where rooms grow over the limit, lists go stale until the number is told.
                 let told = joined.members.as_ref().filter(|_| self.hub.settings().presence_limit > 100);
                 let members = told.map(tell);
-                let history = Seq::from(peer.history.remove(&joined.room).unwrap_or(0));
+                let asked = peer.history.entry(joined.room.clone()).or_default();
+                let history = Seq::from(asked.iter().map(|(_, history)| *history).max().unwrap_or(0));
+                // Requests that wait behind a leave are still to be answered.
+                asked.retain(|(re, _)| *re > joined.re);
                 let mut view = View { next: joined.seq + 1, earliest: None, members };
                 if joined.recovered {
                     match (peer.views.get(&joined.room), peer.resume.remove(&joined.room)) {
