@@ -94,7 +94,7 @@ pub enum DaemonRequest {
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Counts {
-    /// Open WebSockets.
+    /// Open WebSockets, echoes aside.
     pub clients: usize,
     pub users: usize,
     pub rooms: usize,
