@@ -14,7 +14,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::runtime::Builder;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::{Daemon, DaemonError, Signals, reload, status_line};
 use crate::admin::{Admin, Counts};
@@ -24,7 +24,8 @@ use crate::control::bind::{self, SocketFile};
 use crate::control::places::{self, Environment};
 use crate::control::server::{self, Access};
 use crate::guest::GuestKey;
-use crate::hub::{self, HubTask, Inboxes, link};
+use crate::hub::link::ToWorker;
+use crate::hub::{self, HubTask, Inboxes, Order, link};
 use crate::log::MemoryLog;
 use crate::net::gate::{Gate, GateLimits};
 use crate::net::listen::{self, Listener};
@@ -165,6 +166,15 @@ fn start(
     }
     // The accept loops hold the only ends, so that the workers know when nobody comes any more.
     drop(sockets);
+    // Ready is who has heard from the hub and every worker.
+    runtime.block_on(async {
+        for index in 0..workers {
+            let (answer, answered) = oneshot::channel();
+            // A thread that cannot start ends the process, so there is always an answer.
+            let _ = orders.send(Order::Worker(index, ToWorker::Alive(answer))).await;
+            let _ = answered.await;
+        }
+    });
     state.advance(Phase::Serving);
     systemd::ready(&status_line(&Counts::default()));
     if !journal::in_use() {
