@@ -149,6 +149,15 @@ fn start(
         // Kept for a listener that the configuration no longer has.
         systemd::forget(&name);
     }
+    // Ready is who has heard from the hub and every worker; nobody is let in before.
+    runtime.block_on(async {
+        for index in 0..workers {
+            let (answer, answered) = oneshot::channel();
+            // A thread that cannot start ends the process, so there is always an answer.
+            let _ = orders.send(Order::Worker(index, ToWorker::Alive(answer))).await;
+            let _ = answered.await;
+        }
+    });
     let listen: Vec<String> = listeners.iter().map(describe).collect();
     let pages = pages(&listeners, &config);
     for listener in listeners {
@@ -166,15 +175,6 @@ fn start(
     }
     // The accept loops hold the only ends, so that the workers know when nobody comes any more.
     drop(sockets);
-    // Ready is who has heard from the hub and every worker.
-    runtime.block_on(async {
-        for index in 0..workers {
-            let (answer, answered) = oneshot::channel();
-            // A thread that cannot start ends the process, so there is always an answer.
-            let _ = orders.send(Order::Worker(index, ToWorker::Alive(answer))).await;
-            let _ = answered.await;
-        }
-    });
     state.advance(Phase::Serving);
     systemd::ready(&status_line(&Counts::default()));
     if !journal::in_use() {
