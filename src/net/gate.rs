@@ -198,11 +198,6 @@ fn key(address: IpAddr) -> IpAddr {
     }
 }
 
-/// An IPv4 address that arrives mapped into IPv6 counts as IPv4 everywhere.
-pub fn canonical(address: IpAddr) -> IpAddr {
-    address.to_canonical()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
