@@ -14,8 +14,12 @@ use ipnet::IpNet;
 use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use crate::chat::event::{Close, Dialect, Level, Target};
+use crate::chat::event::{
+    Action, ActionError, Close, Dialect, Entry, HistoryRange, Level, LogFailure, Outcome, StoredRoom, Target,
+};
 use crate::chat::id::{ConnId, Nick, RoomName, Seq, UserId};
+use crate::chat::sanction::{Sanction, SanctionKind};
+use crate::log::{Health, LogCounts};
 use crate::peer::Peer;
 use crate::state::{Phase, State};
 pub use crate::tls::CertificateView;
@@ -76,6 +80,30 @@ pub enum HubRequest {
         name: RoomName,
         reply: oneshot::Sender<Option<RoomDetail>>,
     },
+    /// Deletes, purges, bans, mutes. `by` names the operator, for the audit and in the lists.
+    Moderate {
+        by: String,
+        action: Action,
+        reply: oneshot::Sender<Result<Outcome, ActionError>>,
+    },
+    /// Bans or mutes in force.
+    Sanctions {
+        kind: SanctionKind,
+        reply: oneshot::Sender<Vec<Arc<Sanction>>>,
+    },
+    /// A page of a room's stored entries, at most [`HISTORY_PAGE`] of them.
+    History {
+        room: RoomName,
+        range: HistoryRange,
+        limit: u32,
+        reply: oneshot::Sender<Result<HistoryPage, LogFailure>>,
+    },
+    /// A page of the rooms that the log knows, open or not, by name.
+    StoredRooms {
+        after: Option<RoomName>,
+        limit: u32,
+        reply: oneshot::Sender<Result<StoredRooms, LogFailure>>,
+    },
     Ping(oneshot::Sender<()>),
 }
 
@@ -90,9 +118,45 @@ pub enum DaemonRequest {
         reply: oneshot::Sender<Result<Reloaded, String>>,
     },
     Certificate(oneshot::Sender<Option<CertificateView>>),
+    /// A token made with the configured secret, for trying out; the error says why there is none.
+    Token {
+        wish: Box<TokenWish>,
+        reply: oneshot::Sender<Result<String, String>>,
+    },
 }
 
-#[derive(Clone, Debug, Default, PartialEq)]
+/// The most entries of a page of history.
+pub const HISTORY_PAGE: u32 = 500;
+
+/// What a token is to say (PROTOCOL.md, "Tokens").
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenWish {
+    pub user: UserId,
+    pub nick: Option<Nick>,
+    /// Names or globs; absent: all rooms.
+    pub rooms: Option<Vec<String>>,
+    pub moderator: bool,
+    pub lasts: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct HistoryPage {
+    pub epoch: Arc<str>,
+    /// Ascending.
+    pub entries: Vec<Entry>,
+    /// More of the range is kept.
+    pub more: bool,
+    pub first: Seq,
+    pub head: Seq,
+}
+
+#[derive(Clone, Debug)]
+pub struct StoredRooms {
+    pub rooms: Vec<StoredRoom>,
+    pub more: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
 pub struct Counts {
     /// Open WebSockets, echoes aside.
     pub clients: usize,
@@ -102,6 +166,12 @@ pub struct Counts {
     pub messages: u64,
     /// Messages a second over the last ten seconds.
     pub rate: f64,
+    /// Bans and mutes in force.
+    pub bans: usize,
+    pub mutes: usize,
+    /// Whether the log can store, and what it has done.
+    pub health: Health,
+    pub log: LogCounts,
 }
 
 #[derive(Clone, Debug)]
@@ -192,6 +262,9 @@ pub struct ClientView {
     pub nick: Option<Nick>,
     pub rooms: Vec<RoomName>,
     pub resumed: bool,
+    /// When its token ends.
+    pub token_exp: Option<SystemTime>,
+    pub moderator: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -276,10 +349,18 @@ pub enum EventKind {
     Reload,
     /// Closed because it read too slowly.
     Slow,
+    /// A message was deleted, or a room purged.
+    Delete,
+    /// A room was closed: everybody was put out of it.
+    Close,
+    Ban,
+    Unban,
+    Mute,
+    Unmute,
 }
 
 impl EventKind {
-    pub const ALL: [EventKind; 10] = [
+    pub const ALL: [EventKind; 16] = [
         EventKind::Connect,
         EventKind::Disconnect,
         EventKind::Join,
@@ -290,6 +371,12 @@ impl EventKind {
         EventKind::Notice,
         EventKind::Reload,
         EventKind::Slow,
+        EventKind::Delete,
+        EventKind::Close,
+        EventKind::Ban,
+        EventKind::Unban,
+        EventKind::Mute,
+        EventKind::Unmute,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -304,6 +391,12 @@ impl EventKind {
             EventKind::Notice => "notice",
             EventKind::Reload => "reload",
             EventKind::Slow => "slow",
+            EventKind::Delete => "delete",
+            EventKind::Close => "close",
+            EventKind::Ban => "ban",
+            EventKind::Unban => "unban",
+            EventKind::Mute => "mute",
+            EventKind::Unmute => "unmute",
         }
     }
 }
@@ -357,6 +450,36 @@ impl Admin {
 
     pub async fn room(&self, name: RoomName) -> Result<Option<RoomDetail>, AdminError> {
         ask(&self.hub, |reply| HubRequest::Room { name, reply }).await
+    }
+
+    pub async fn moderate(&self, by: String, action: Action) -> Result<Result<Outcome, ActionError>, AdminError> {
+        ask(&self.hub, |reply| HubRequest::Moderate { by, action, reply }).await
+    }
+
+    pub async fn sanctions(&self, kind: SanctionKind) -> Result<Vec<Arc<Sanction>>, AdminError> {
+        ask(&self.hub, |reply| HubRequest::Sanctions { kind, reply }).await
+    }
+
+    pub async fn history(
+        &self,
+        room: RoomName,
+        range: HistoryRange,
+        limit: u32,
+    ) -> Result<Result<HistoryPage, LogFailure>, AdminError> {
+        ask(&self.hub, |reply| HubRequest::History { room, range, limit, reply }).await
+    }
+
+    pub async fn stored_rooms(
+        &self,
+        after: Option<RoomName>,
+        limit: u32,
+    ) -> Result<Result<StoredRooms, LogFailure>, AdminError> {
+        ask(&self.hub, |reply| HubRequest::StoredRooms { after, limit, reply }).await
+    }
+
+    pub async fn token(&self, wish: TokenWish) -> Result<Result<String, String>, AdminError> {
+        let wish = Box::new(wish);
+        ask(&self.daemon, |reply| DaemonRequest::Token { wish, reply }).await
     }
 
     /// Has the hub answer; how long it took.

@@ -19,6 +19,7 @@ use crate::cli::exit;
 use crate::hub::Order;
 use crate::hub::link::ToWorker;
 use crate::journal::LogLevel;
+use crate::log::Health;
 use crate::net::Shared;
 use crate::state::Phase;
 use crate::systemd;
@@ -115,7 +116,7 @@ impl Daemon {
                         give_memory_back();
                         trimmed = counts.clients;
                     }
-                    let status = status_line(&counts);
+                    let status = status_line(Some(&counts));
                     if status != told {
                         systemd::status(&status);
                         told = status;
@@ -146,6 +147,7 @@ impl Daemon {
         match request {
             DaemonRequest::Info(reply) => drop(reply.send(self.info())),
             DaemonRequest::Certificate(reply) => drop(reply.send(self.certificate())),
+            DaemonRequest::Token { reply, .. } => drop(reply.send(Err("no secret is configured".into()))),
             DaemonRequest::Reload { reply, .. } => drop(reply.send(Err("the daemon is stopping".into()))),
         }
     }
@@ -238,8 +240,14 @@ impl Daemon {
     }
 }
 
-fn status_line(counts: &Counts) -> String {
-    format!("serving {} in {}", some(counts.clients, "client"), some(counts.rooms, "room"))
+/// What `systemctl status` shows; `None`: nobody has been counted yet.
+fn status_line(counts: Option<&Counts>) -> String {
+    let (clients, rooms) = counts.map_or((0, 0), |counts| (counts.clients, counts.rooms));
+    let line = format!("serving {} in {}", some(clients, "client"), some(rooms, "room"));
+    match counts.map(|counts| &counts.health) {
+        Some(Health::Failing { why, .. }) => format!("{line}; messages are refused: {why}"),
+        _ => line,
+    }
 }
 
 fn some(count: usize, what: &str) -> String {

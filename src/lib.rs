@@ -14,6 +14,7 @@ pub mod log;
 pub mod net;
 pub mod peer;
 pub mod receipt;
+pub mod sanctions;
 pub mod state;
 pub mod systemd;
 pub mod tls;

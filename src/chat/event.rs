@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::value::RawValue;
 
-use super::id::{ConnId, Nick, RoomId, RoomName, Seq, UserId};
+use super::id::{ConnId, Nick, RoomGlob, RoomId, RoomName, Seq, UserId};
+use super::sanction::{BanTarget, Sanction, SanctionKind};
 
 /// The moment at which an input is handled.
 #[derive(Clone, Copy, Debug)]
@@ -40,9 +41,10 @@ impl Dialect {
 /// What happened.
 #[derive(Debug)]
 pub enum Input {
-    /// A WebSocket is open. Text clients are at once greeted as guests and put into the first
-    /// default room; JSON clients say [`ClientFrame::Hello`] first.
-    Connected { conn: ConnId, dialect: Dialect, addr: IpAddr },
+    /// A WebSocket is open. Text clients are at once greeted as whom `admission` names and put into
+    /// the first default room; JSON clients say [`ClientFrame::Hello`] first. Whose credentials
+    /// were refused before that, or who is banned, is closed.
+    Connected { conn: ConnId, dialect: Dialect, addr: IpAddr, admission: Result<Identity, Close> },
     /// A frame of the JSON dialect, parsed, inside the limits of its bytes and its rate.
     /// `seq` is the client's own number for it.
     Frame { conn: ConnId, seq: u64, frame: ClientFrame },
@@ -59,8 +61,79 @@ pub enum Input {
     Timer,
     /// An operator's notice.
     Notice { target: Target, text: String, level: Level },
+    /// An operator moderates; [`Effect::Moderated`] answers with the same `id`. `by`: who it is.
+    Moderate { id: u64, by: String, action: Action },
+    /// The sanctions of [`Effect::SaveSanctions`] have been saved, or why not.
+    SanctionsSaved { version: u64, result: Result<(), String> },
     /// The settings have changed.
     Settings(Box<Settings>),
+}
+
+/// What an operator does to rooms and users.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Takes the text of a stored message (or the data of an event) away; members see `deleted`.
+    Delete {
+        room: RoomName,
+        target: Seq,
+    },
+    /// Takes everything stored away; members see one `deleted` for all of it. Numbers go on.
+    Purge {
+        room: RoomName,
+    },
+    /// Puts everybody out of the room; its history stays.
+    CloseRoom {
+        room: RoomName,
+        reason: String,
+    },
+    Ban {
+        target: BanTarget,
+        until: Option<SystemTime>,
+        reason: String,
+    },
+    /// `room` absent: everywhere, direct messages too.
+    Mute {
+        user: UserId,
+        room: Option<RoomName>,
+        until: Option<SystemTime>,
+        reason: String,
+    },
+    /// Ends a ban or a mute early.
+    Lift {
+        kind: SanctionKind,
+        id: u64,
+    },
+}
+
+/// What came of an [`Action`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// Of `Delete` and `Purge`: the seq of the `deleted` entry, and how many entries it took.
+    Removed { seq: Seq, removed: u64 },
+    /// Of `CloseRoom`: connections that were put out.
+    Emptied { conns: u64 },
+    /// Of `Ban` and `Mute`, once saved: the connections it concerns now. Closing those of a ban is
+    /// left to who asked, so that it can be told when they are closed.
+    Sanctioned { sanction: Arc<Sanction>, conns: Vec<ConnId> },
+    /// Of `Lift`, once saved.
+    Lifted { sanction: Arc<Sanction> },
+}
+
+/// Why an [`Action`] was not, or not wholly, carried out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ActionError {
+    #[error("there is no room {0}, neither open nor stored")]
+    NoSuchRoom(RoomName),
+    #[error("room {room} keeps no message {target}")]
+    NoSuchMessage { room: RoomName, target: Seq },
+    #[error("there is no {} {id}", .kind.as_str())]
+    NoSuchSanction { kind: SanctionKind, id: u64 },
+    #[error("there are {most} bans and mutes already; end some first")]
+    TooMany { most: usize },
+    #[error("it is in force, but could not be saved and ends with the daemon: {0}")]
+    NotSaved(String),
+    #[error("the room's log cannot do it now: {0}")]
+    Unavailable(String),
 }
 
 /// Whom an operator or a backend speaks to.
@@ -124,6 +197,23 @@ pub enum ClientFrame {
     Who {
         room: RoomName,
     },
+    /// A moderator, or its author, takes a message away.
+    Delete {
+        room: RoomName,
+        target: Seq,
+    },
+    /// A moderator mutes a user in a room, for a time or until unmuted.
+    Mute {
+        room: RoomName,
+        user: UserId,
+        lasts: Option<Duration>,
+        reason: String,
+    },
+    /// A moderator ends the mutes of a user in a room.
+    Unmute {
+        room: RoomName,
+        user: UserId,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,7 +253,21 @@ pub enum Identity {
     /// A guest whose signed string was good: the id in it.
     Guest(String),
     /// A user named by a token.
-    User { user: UserId, nick: Option<Nick> },
+    User(Box<Claims>),
+}
+
+/// What a good token says of its user.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Claims {
+    pub user: UserId,
+    /// The name that the site gives; its user cannot change it.
+    pub nick: Option<Nick>,
+    /// The rooms it may join; all where absent.
+    pub rooms: Option<Arc<[RoomGlob]>>,
+    /// May delete messages and mute users in the rooms it is in.
+    pub moderator: bool,
+    /// When the token ends, and the connection with it (4202).
+    pub expires: SystemTime,
 }
 
 /// Where a client stopped reading a room.
@@ -199,6 +303,11 @@ pub enum Effect {
     Log(LogRequest),
     /// For operators who watch.
     Happened(Happening),
+    /// The answer to [`Input::Moderate`].
+    Moderated { id: u64, result: Result<Outcome, ActionError> },
+    /// All sanctions in force are to be saved, in place of those saved before;
+    /// [`Input::SanctionsSaved`] answers. Of several the newest is enough.
+    SaveSanctions { version: u64, sanctions: Vec<Arc<Sanction>> },
 }
 
 /// A close frame to be sent: one of the codes of `wire::close`, and at most 123 bytes of reason.
@@ -214,9 +323,11 @@ pub struct Close {
 pub enum ServerFrame {
     Welcome(Box<Welcome>),
     Joined(Box<Joined>),
+    /// `reason`: where an operator has closed the room; `re` is 0 then.
     Left {
         re: u64,
         room: RoomName,
+        reason: Option<String>,
     },
     /// A stored entry of a room: `message`, `event` or `deleted`, by what the record holds.
     Entry {
@@ -255,6 +366,13 @@ pub enum ServerFrame {
         kept: Option<Kept>,
         delivered: Option<usize>,
     },
+    /// To a user's own connections: it may not speak in `room` (absent: anywhere), or may again.
+    Muted {
+        room: Option<RoomName>,
+        on: bool,
+        until: Option<SystemTime>,
+        reason: String,
+    },
     Error(ErrorFrame),
 }
 
@@ -268,6 +386,8 @@ pub struct Welcome {
     pub guest: Option<String>,
     /// The client asked to resume, and every room it named was recovered.
     pub resumed: bool,
+    /// It may delete messages and mute users in the rooms it is in.
+    pub moderator: bool,
     pub limits: Limits,
     pub ping: Duration,
 }
@@ -401,19 +521,17 @@ pub struct Record {
 pub enum Body {
     Message {
         from: Member,
-        text: String,
+        /// Absent where it has been deleted.
+        text: Option<String>,
         cid: Option<String>,
         dialect: Dialect,
     },
-    /// Pushed by a backend; `data` is any JSON value.
-    Event {
-        name: String,
-        data: Arc<RawValue>,
-    },
-    /// A moderator removed the message `target`.
-    Deleted {
-        target: Seq,
-    },
+    /// Pushed by a backend; `data` is any JSON value, absent where it has been deleted.
+    Event { name: String, data: Option<Arc<RawValue>> },
+    /// The text of the message (or the data of the event) `target` was taken away.
+    Deleted { target: Seq },
+    /// Everything before this entry was taken away.
+    Purged,
 }
 
 /// A record at its place in a room's stream.
@@ -427,59 +545,178 @@ pub struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
-/// To the room log. Requests of one room are answered in their order.
+/// To the room log. `Open`, `Append`, `Delete` and `Purge` of one room are answered in their order;
+/// a `Read` sees at least what was answered before it was asked.
 #[derive(Debug)]
 pub enum LogRequest {
-    /// Names the stream and its ends; makes an empty stream where there is none.
+    /// Names the stream and its ends; an unknown room begins one. The room stays open until `Close`.
     Open { room: RoomName },
-    /// Answered once the record is kept as firmly as the log keeps anything.
+    /// Answered once the record is kept as firmly as the log keeps anything. The room is open.
     Append { room: RoomName, ticket: Ticket, record: Arc<Record> },
-    /// At most `limit` entries and about `max_bytes` of them.
+    /// Takes the text of the entry `target` away and appends `record`, a [`Body::Deleted`], in one
+    /// step. `only_of`: only where the target is a message of this user. The room need not be open.
+    Delete { room: RoomName, ticket: Ticket, target: Seq, only_of: Option<UserId>, record: Arc<Record> },
+    /// Takes all entries away and appends `record`, a [`Body::Purged`], in one step. The room need
+    /// not be open.
+    Purge { room: RoomName, ticket: Ticket, record: Arc<Record> },
+    /// At most `limit` entries and about `max_bytes` of them. The room need not be open.
     Read { room: RoomName, ticket: Ticket, range: HistoryRange, limit: u32, max_bytes: usize },
+    /// The stored rooms whose names come after `after`, in the order of their names' bytes.
+    List { ticket: Ticket, after: Option<RoomName>, limit: u32 },
     /// Nobody uses the room any more: what is held in memory for it beyond the stored stream may go.
+    /// Not answered.
     Close { room: RoomName },
 }
 
 #[derive(Debug)]
 pub enum LogReply {
-    /// `first` is the oldest seq that is kept (`head + 1` where none is).
+    /// `first` is the oldest seq that is kept (`head + 1` where none is). `said`: messages with a
+    /// `cid` of the last ten minutes that this process may not know, oldest first.
     Opened {
         room: RoomName,
         epoch: Arc<str>,
         head: Seq,
         first: Seq,
+        said: Vec<SaidBefore>,
     },
-    /// `first` is the oldest seq that is kept now (`seq + 1` where none is).
+    /// Of `Append`, `Delete` and `Purge`. `first` is the oldest seq that is kept now (`seq + 1`
+    /// where none is); `removed`: how many entries a delete or a purge took away.
     Committed {
         room: RoomName,
         ticket: Ticket,
         seq: Seq,
         first: Seq,
+        removed: u64,
     },
     Page {
         room: RoomName,
         ticket: Ticket,
+        epoch: Arc<str>,
         entries: Vec<Entry>,
         more: bool,
         first: Seq,
         head: Seq,
     },
-    /// The request had no effect; why, for the log and for `unavailable`.
-    Failed {
-        room: RoomName,
-        ticket: Option<Ticket>,
-        why: String,
+    Rooms {
+        ticket: Ticket,
+        rooms: Vec<StoredRoom>,
+        more: bool,
     },
+    /// The request had no effect. `room` is absent for `List`, `ticket` for `Open`.
+    Failed {
+        room: Option<RoomName>,
+        ticket: Option<Ticket>,
+        failure: LogFailure,
+    },
+}
+
+/// Why a request to the log had no effect.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LogFailure {
+    /// Perhaps later; why, for people.
+    #[error("{0}")]
+    Unavailable(String),
+    /// `Delete`, `Purge` or `Read` of a room that is neither open nor stored.
+    #[error("there is no such room")]
+    NoSuchRoom,
+    /// `Delete`: there is no entry of that number that could be deleted, or it has been already.
+    #[error("there is no such message")]
+    NoSuchMessage,
+    /// `Delete`: the message is another user's.
+    #[error("the message is another user's")]
+    NotTheirs,
+}
+
+/// A message that may be sent again after a restart.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SaidBefore {
+    pub user: UserId,
+    pub cid: Arc<str>,
+    pub seq: Seq,
+    pub id: String,
+    /// How long ago, by the time of day.
+    pub age: Duration,
+}
+
+/// A room that the log knows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredRoom {
+    pub name: RoomName,
+    pub head: Seq,
+    pub first: Seq,
 }
 
 /// What an operator who watches is told. The hub's task adds time and address.
 #[derive(Clone, Debug)]
 pub enum Happening {
-    Welcomed { conn: ConnId, user: UserId, nick: Nick },
-    Joined { conn: ConnId, user: UserId, nick: Nick, room: RoomName },
-    Left { conn: ConnId, user: UserId, nick: Nick, room: RoomName },
-    Message { conn: ConnId, user: UserId, nick: Nick, room: RoomName, seq: Seq, bytes: usize },
-    NickChanged { conn: ConnId, user: UserId, from: Nick, to: Nick },
+    Welcomed {
+        conn: ConnId,
+        user: UserId,
+        nick: Nick,
+    },
+    Joined {
+        conn: ConnId,
+        user: UserId,
+        nick: Nick,
+        room: RoomName,
+    },
+    Left {
+        conn: ConnId,
+        user: UserId,
+        nick: Nick,
+        room: RoomName,
+    },
+    Message {
+        conn: ConnId,
+        user: UserId,
+        nick: Nick,
+        room: RoomName,
+        seq: Seq,
+        bytes: usize,
+    },
+    NickChanged {
+        conn: ConnId,
+        user: UserId,
+        from: Nick,
+        to: Nick,
+    },
+    /// `target` absent: the whole room was purged.
+    Deleted {
+        by: By,
+        room: RoomName,
+        target: Option<Seq>,
+        seq: Seq,
+    },
+    RoomClosed {
+        by: By,
+        room: RoomName,
+        conns: u64,
+    },
+    Sanctioned {
+        by: By,
+        sanction: Arc<Sanction>,
+    },
+    Lifted {
+        by: By,
+        sanction: Arc<Sanction>,
+    },
+    /// A banned connection was turned away.
+    Refused {
+        conn: ConnId,
+        sanction: Arc<Sanction>,
+    },
+}
+
+/// Who did it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum By {
+    Client {
+        conn: ConnId,
+        user: UserId,
+        nick: Nick,
+    },
+    /// As the control socket names its caller.
+    Operator(String),
 }
 
 /// What clients are told of their limits.

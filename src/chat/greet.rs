@@ -48,7 +48,7 @@ impl Hub {
                 (UserId::guest(&id), Some(id), None)
             }
             Identity::Guest(id) => (UserId::guest(&id), Some(id), None),
-            Identity::User { user, nick } => (user, None, nick),
+            Identity::User(claims) => (claims.user, None, claims.nick),
         };
         let nick = self.nick_at_hello(conn, re, &user, hello.nick.as_deref(), named, turn);
         let resumed = !hello.resume.is_empty()
@@ -63,7 +63,8 @@ impl Hub {
         self.people.arrive(&user, nick.clone(), conn);
         let (limits, ping) = (self.settings.limits.clone(), self.settings.ping);
         let (client, known_as) = (conn, nick.clone());
-        let welcome = Welcome { re, client, user: user.clone(), nick: known_as, guest, resumed, limits, ping };
+        let welcome =
+            Welcome { re, client, user: user.clone(), nick: known_as, guest, resumed, moderator: false, limits, ping };
         turn.send(conn, ServerFrame::Welcome(Box::new(welcome)));
         turn.push(Effect::Happened(Happening::Welcomed { conn, user, nick }));
         let opened = self.stop_holding(conn, &hello.resume);

@@ -6,21 +6,23 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::cid::CidWindow;
 use super::event::{
-    ClientFrame, Dialect, Effect, ErrorCode, ErrorFrame, Hello, Input, Level, LogReply, LogRequest, Now, ServerFrame,
-    Settings, Target, Ticket,
+    ClientFrame, Close, Dialect, Effect, ErrorCode, ErrorFrame, Hello, Identity, Input, Level, LogReply, LogRequest,
+    Now, ServerFrame, Settings, Target, Ticket,
 };
-use super::id::{ConnId, RoomId, RoomName, UserId};
+use super::id::{ConnId, RoomGlob, RoomId, RoomName, UserId};
 use super::nick::NickBook;
 use super::pager::Pager;
 use super::people::People;
 use super::room::{Ask, Room, Waiter};
+use super::sanction::{Sanction, Sanctions};
 
 /// The most frames of one connection that wait for a room to be opened.
 pub const MAX_HELD: usize = 16;
@@ -42,6 +44,7 @@ pub struct Hub {
     pub(super) rooms: HashMap<RoomId, Room>,
     pub(super) names: BTreeMap<RoomName, RoomId>,
     pub(super) cids: CidWindow,
+    pub(super) sanctions: Sanctions,
     /// Reads that the log has not answered yet, and for whom.
     pub(super) reads: HashMap<Ticket, ConnId>,
     pub(super) timers: BTreeSet<(Duration, Timer)>,
@@ -63,6 +66,17 @@ pub(super) struct Client {
     pub waits_for: Vec<RoomId>,
     /// Pages of stored frames that it has asked for; absent most of the time.
     pub pager: Option<Box<Pager>>,
+    /// What its token allows; absent for guests.
+    pub grant: Option<Box<Grant>>,
+}
+
+/// What a token allows its connection, besides being its user.
+pub(super) struct Grant {
+    /// The rooms it may join; all where absent.
+    pub rooms: Option<Arc<[RoomGlob]>>,
+    pub moderator: bool,
+    /// When the token ends, by the time of day.
+    pub expires: SystemTime,
 }
 
 pub(super) enum Phase {
@@ -128,7 +142,8 @@ impl Turn<'_> {
 
 impl Hub {
     /// An empty chat. All that it draws by lot (ids of guests and messages) comes from `seed`.
-    pub fn new(settings: Settings, seed: u64) -> Self {
+    /// `sanctions`: those that were in force before.
+    pub fn new(settings: Settings, seed: u64, sanctions: Vec<Sanction>) -> Self {
         Hub {
             settings,
             rng: StdRng::seed_from_u64(seed),
@@ -138,6 +153,7 @@ impl Hub {
             rooms: HashMap::new(),
             names: BTreeMap::new(),
             cids: CidWindow::default(),
+            sanctions: Sanctions::restore(sanctions),
             reads: HashMap::new(),
             timers: BTreeSet::new(),
             idle: BTreeSet::new(),
@@ -152,7 +168,7 @@ impl Hub {
     pub fn handle(&mut self, input: Input, now: Now, out: &mut Vec<Effect>) {
         let turn = &mut Turn { now, out };
         match input {
-            Input::Connected { conn, dialect, addr } => self.connected(conn, dialect, addr, turn),
+            Input::Connected { conn, dialect, addr, admission } => self.connected(conn, dialect, addr, admission, turn),
             Input::Frame { conn, seq, frame } => self.frame(conn, seq, frame, turn),
             Input::Text { conn, text } => self.text(conn, text, turn),
             Input::Disconnected { conn, clean } => self.disconnected(conn, clean, turn),
@@ -161,6 +177,8 @@ impl Hub {
             Input::Timer => self.timer(turn),
             Input::Notice { target, text, level } => self.notice(target, text, level, turn),
             Input::Settings(settings) => self.set(*settings, turn),
+            Input::Moderate { id, by, action } => self.moderate(id, by, action, turn),
+            Input::SanctionsSaved { version, result } => self.sanctions_saved(version, result, turn),
         }
         self.trim_idle(turn);
     }
@@ -182,14 +200,33 @@ impl Hub {
         [timer, idle].into_iter().flatten().min()
     }
 
-    fn connected(&mut self, conn: ConnId, dialect: Dialect, addr: IpAddr, turn: &mut Turn) {
+    fn connected(
+        &mut self,
+        conn: ConnId,
+        dialect: Dialect,
+        addr: IpAddr,
+        admission: Result<Identity, Close>,
+        turn: &mut Turn,
+    ) {
         let phase = Phase::New;
-        let client =
-            Client { dialect, addr, phase, resumed: false, rooms: Vec::new(), waits_for: Vec::new(), pager: None };
+        let client = Client {
+            dialect,
+            addr,
+            phase,
+            resumed: false,
+            rooms: Vec::new(),
+            waits_for: Vec::new(),
+            pager: None,
+            grant: None,
+        };
         self.clients.insert(conn, client);
-        if dialect == Dialect::Text {
-            let rooms = self.settings.default_rooms.first().cloned().into_iter().collect();
-            self.hello(conn, 0, Hello { rooms: Some(rooms), ..Hello::default() }, turn);
+        match admission {
+            Err(close) => turn.push(Effect::Close { conn, close }),
+            Ok(identity) if dialect == Dialect::Text => {
+                let rooms = self.settings.default_rooms.first().cloned().into_iter().collect();
+                self.hello(conn, 0, Hello { identity, rooms: Some(rooms), ..Hello::default() }, turn);
+            }
+            Ok(_) => {}
         }
     }
 
@@ -217,9 +254,12 @@ impl Hub {
         let room = match &frame {
             ClientFrame::Message { to, .. } => self.room_meant(to),
             ClientFrame::Leave { room } => Some(room.clone()),
-            ClientFrame::History { room, .. } | ClientFrame::Typing { room, .. } | ClientFrame::Who { room } => {
-                Some(room.clone())
-            }
+            ClientFrame::History { room, .. }
+            | ClientFrame::Typing { room, .. }
+            | ClientFrame::Who { room }
+            | ClientFrame::Delete { room, .. }
+            | ClientFrame::Mute { room, .. }
+            | ClientFrame::Unmute { room, .. } => Some(room.clone()),
             ClientFrame::Hello(_) | ClientFrame::Join { .. } | ClientFrame::Nick { .. } => None,
         };
         // What is said to a room that is being joined waits for the room.
@@ -247,6 +287,9 @@ impl Hub {
             ClientFrame::Typing { room, on } => self.typing(conn, seq, &room, on, turn),
             ClientFrame::Nick { nick } => self.nick(conn, seq, &nick, turn),
             ClientFrame::Who { room } => self.who(conn, seq, &room, turn),
+            ClientFrame::Delete { room, target } => self.delete(conn, seq, &room, target, turn),
+            ClientFrame::Mute { room, user, lasts, reason } => self.mute(conn, seq, &room, user, lasts, reason, turn),
+            ClientFrame::Unmute { room, user } => self.unmute(conn, seq, &room, &user, turn),
         }
     }
 
@@ -281,19 +324,23 @@ impl Hub {
 
     fn log(&mut self, reply: LogReply, turn: &mut Turn) {
         match reply {
-            LogReply::Opened { room, epoch, head, first } => self.opened(&room, epoch, head, first, turn),
-            LogReply::Committed { room, ticket, seq, first } => self.kept(&room, ticket, seq, first, turn),
-            LogReply::Page { room, ticket, entries, more, first, head: _ } => {
+            LogReply::Opened { room, epoch, head, first, said: _ } => self.opened(&room, epoch, head, first, turn),
+            LogReply::Committed { room, ticket, seq, first, removed: _ } => self.kept(&room, ticket, seq, first, turn),
+            LogReply::Page { room, ticket, entries, more, first, .. } => {
                 self.page(&room, ticket, entries, more, first, turn);
             }
-            LogReply::Failed { room, ticket: None, why } => self.not_opened(&room, &why, turn),
-            LogReply::Failed { room, ticket: Some(ticket), why } => {
+            LogReply::Failed { room: Some(room), ticket: None, failure } => {
+                self.not_opened(&room, &failure.to_string(), turn);
+            }
+            LogReply::Failed { room: Some(room), ticket: Some(ticket), failure } => {
                 if self.reads.contains_key(&ticket) {
-                    self.no_page(ticket, &why, turn);
+                    self.no_page(ticket, &failure.to_string(), turn);
                 } else {
-                    self.not_kept(&room, ticket, &why, turn);
+                    self.not_kept(&room, ticket, &failure.to_string(), turn);
                 }
             }
+            // Lists are asked for by operators alone, and answered to them.
+            LogReply::Failed { room: None, .. } | LogReply::Rooms { .. } => {}
         }
     }
 

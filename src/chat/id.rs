@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use unicode_normalization::UnicodeNormalization;
+use wildmatch::WildMatch;
 
 /// One WebSocket connection. Numbers start at 1 and are never used twice while the daemon runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -34,6 +35,8 @@ pub enum NameError {
     Room(String),
     #[error("a nick has 1 to 32 characters without control or text-direction characters, not {0:?}")]
     Nick(String),
+    #[error("a glob of rooms has 1 to 1024 bytes")]
+    Glob,
     #[error("a user's id has 1 to 128 bytes without control characters")]
     User,
 }
@@ -86,6 +89,24 @@ impl<'de> Deserialize<'de> for RoomName {
     }
 }
 
+/// Which rooms: `*` stands for any characters, `?` for one; all else for itself, in NFC.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RoomGlob(WildMatch);
+
+impl RoomGlob {
+    /// More bytes than any name has are refused.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        if text.is_empty() || text.len() > RoomName::MAX_CHARS * 16 {
+            return Err(NameError::Glob);
+        }
+        Ok(RoomGlob(WildMatch::new(&text.nfc().collect::<String>())))
+    }
+
+    pub fn matches(&self, room: &RoomName) -> bool {
+        self.0.matches(room.as_str())
+    }
+}
+
 /// Who a person is across connections: 1–128 bytes. Guests are `guest-<id>`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
@@ -108,6 +129,13 @@ impl UserId {
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for UserId {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        UserId::parse(&text).map_err(serde::de::Error::custom)
     }
 }
 

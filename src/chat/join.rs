@@ -169,7 +169,7 @@ impl Hub {
             }
         }
         self.stop_waiting(conn, id);
-        turn.send(conn, ServerFrame::Left { re, room: name });
+        turn.send(conn, ServerFrame::Left { re, room: name, reason: None });
         self.review(id, turn);
     }
 
@@ -235,7 +235,7 @@ impl Hub {
     pub(super) fn leave(&mut self, conn: ConnId, re: u64, name: &RoomName, turn: &mut Turn) {
         let Some(id) = self.room_joined(conn, re, name, turn) else { return };
         // First, so that acks which waited for their place in a backlog need none any more.
-        turn.send(conn, ServerFrame::Left { re, room: name.clone() });
+        turn.send(conn, ServerFrame::Left { re, room: name.clone(), reason: None });
         self.part(conn, id, true, turn);
     }
 

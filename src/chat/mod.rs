@@ -9,12 +9,14 @@ mod greet;
 pub mod hub;
 pub mod id;
 mod join;
+mod moderate;
 mod nick;
 mod pager;
 mod people;
 mod presence;
 pub mod rate;
 mod room;
+pub mod sanction;
 mod speak;
 pub mod view;
 

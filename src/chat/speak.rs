@@ -85,7 +85,8 @@ impl Hub {
             return turn.retry(conn, re, ErrorCode::Unavailable, message);
         }
         let user = from.user.clone();
-        let record = Record { id: record_id, time: turn.now.wall, body: Body::Message { from, text, cid, dialect } };
+        let record =
+            Record { id: record_id, time: turn.now.wall, body: Body::Message { from, text: Some(text), cid, dialect } };
         let record = Arc::new(record);
         let kept = record.clone();
         if let Some(key) = &key {
@@ -164,7 +165,7 @@ impl Hub {
         for (conn, re) in again {
             self.acknowledge(conn, re, id, kept.clone(), turn);
         }
-        if let Body::Message { from, text, .. } = &record.body {
+        if let Body::Message { from, text: Some(text), .. } = &record.body {
             let (nick, bytes, room) = (from.nick.clone(), text.len(), name.clone());
             turn.push(Effect::Happened(Happening::Message { conn, user, nick, room, seq, bytes }));
         }

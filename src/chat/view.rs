@@ -3,11 +3,13 @@
 use std::net::IpAddr;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::event::{Dialect, Settings};
 use super::hub::{Client, Hub, Phase};
 use super::id::{ConnId, Nick, RoomId, RoomName, Seq, UserId};
 use super::room::Room;
+use super::sanction::Sanction;
 
 /// One connection.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +24,9 @@ pub struct ClientRow<'a> {
     pub resumed: bool,
     /// In how many rooms it is.
     pub rooms: usize,
+    /// When its token ends.
+    pub token_exp: Option<SystemTime>,
+    pub moderator: bool,
 }
 
 /// One room.
@@ -89,7 +94,14 @@ impl Hub {
         };
         let nick = user.and_then(|user| self.people.find(user)).map(|user| &user.nick);
         let Client { dialect, addr, resumed, .. } = *client;
-        ClientRow { conn, dialect, addr, user, nick, resumed, rooms: client.rooms.len() }
+        let grant = client.grant.as_deref();
+        let (token_exp, moderator) = (grant.map(|grant| grant.expires), grant.is_some_and(|grant| grant.moderator));
+        ClientRow { conn, dialect, addr, user, nick, resumed, rooms: client.rooms.len(), token_exp, moderator }
+    }
+
+    /// Bans and mutes in force, by their numbers.
+    pub fn sanctions(&self, wall: SystemTime) -> impl Iterator<Item = &Arc<Sanction>> {
+        self.sanctions.list(wall)
     }
 
     /// The rooms that a connection is in, in the order of its joining.

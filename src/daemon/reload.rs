@@ -16,7 +16,7 @@ impl Daemon {
     pub(super) async fn reload(&mut self, tls_only: bool) -> Result<Reloaded, String> {
         systemd::reloading();
         let outcome = self.try_reload(tls_only).await;
-        systemd::ready(&super::status_line(&self.counts().await.unwrap_or_default()));
+        systemd::ready(&super::status_line(self.counts().await.as_ref()));
         let reloaded = outcome?;
         tracing::info!("reloaded: {}", in_words(&reloaded));
         Ok(reloaded)

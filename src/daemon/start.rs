@@ -17,7 +17,7 @@ use tokio::runtime::Builder;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::{Daemon, DaemonError, Signals, reload, status_line};
-use crate::admin::{Admin, Counts};
+use crate::admin::Admin;
 use crate::cli::exit;
 use crate::config::Config;
 use crate::control::bind::{self, SocketFile};
@@ -31,9 +31,10 @@ use crate::net::gate::{Gate, GateLimits};
 use crate::net::listen::{self, Listener};
 use crate::net::page::Page;
 use crate::net::{Shared, worker};
+use crate::sanctions::Saver;
 use crate::state::{Phase, State};
 use crate::tls::{self, Certificates};
-use crate::{journal, systemd};
+use crate::{journal, sanctions, systemd};
 
 /// Requests of operators that may wait; beyond, they are told that the daemon is busy.
 const OPERATORS: usize = 256;
@@ -124,7 +125,9 @@ fn start(
     let mut rng: StdRng = rand::make_rng();
     let log = Box::new(MemoryLog::new(hub::retention(&config), StdRng::from_rng(&mut rng)));
     let (events, _) = broadcast::channel(EVENTS);
-    let hub_task = HubTask::new(&config, rng.random(), log, guest_key()?, inboxes, events.clone(), started);
+    let kept = |source| DaemonError::Io { what: "bans and mutes".into(), source };
+    let sanctions = (Saver::start(&state_dir).map_err(kept)?, sanctions::load(&state_dir).map_err(kept)?);
+    let hub_task = HubTask::new(&config, rng.random(), log, sanctions, guest_key()?, inboxes, events.clone(), started);
     let (operators, from_operators) = mpsc::channel(OPERATORS);
     let (orders, from_daemon) = mpsc::channel(ORDERS);
     let inboxes = Inboxes { workers: from_workers, operators: from_operators, daemon: from_daemon };
@@ -176,7 +179,7 @@ fn start(
     // The accept loops hold the only ends, so that the workers know when nobody comes any more.
     drop(sockets);
     state.advance(Phase::Serving);
-    systemd::ready(&status_line(&Counts::default()));
+    systemd::ready(&status_line(None));
     if !journal::in_use() {
         greet(&pages, files.first().map(SocketFile::path));
     }

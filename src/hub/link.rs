@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use crate::chat::event::{Close, Input};
+use crate::chat::event::{Close, Identity, Input};
 use crate::chat::id::{ConnId, RoomId};
 use crate::peer::Peer;
 use crate::receipt::Receipt;
@@ -25,7 +25,8 @@ pub const BATCH_BYTES: usize = 1024 * 1024;
 #[derive(Debug)]
 pub enum ToHub {
     /// A WebSocket is open; everything else about it comes after this.
-    Open { peer: Arc<Peer>, worker: usize },
+    /// `admission`: whom its credentials name, or the close that refuses them.
+    Open { peer: Arc<Peer>, worker: usize, admission: Result<Identity, Close> },
     /// `Frame`, `Text` or `Drained` of an open one.
     Input(Input),
     /// For the connection's own worker, behind everything that the hub has said to it so far: what a

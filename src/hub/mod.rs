@@ -7,27 +7,31 @@
 mod encode;
 pub mod link;
 mod operators;
+mod tell;
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::admin::{Closed, Event, EventKind, HubRequest};
-use crate::chat::event::{Dialect, Effect, Happening, Input, Now, Settings};
+use crate::chat::event::{Dialect, Effect, Input, LogReply, Now, Settings};
 use crate::chat::hub::Hub;
 use crate::chat::id::{ConnId, RoomId};
+use crate::chat::sanction::Sanction;
 use crate::config::Config;
 use crate::guest::GuestKey;
-use crate::log::{Log, Retention};
+use crate::log::{Health, Log, Retention};
 use crate::peer::Peer;
 use crate::receipt::Receipt;
+use crate::sanctions::{Saved, Saver};
 use crate::wire::close;
 use encode::Encoder;
 use link::{BATCH_BYTES, BATCH_INPUTS, End, ToHub, ToWorker};
+use tell::Rate;
 
 /// What the hub is told by the daemon itself.
 #[derive(Debug)]
@@ -53,6 +57,9 @@ pub struct HubTask {
     effects: Vec<Effect>,
     /// Who waits to hear that a connection is closed.
     closing: HashMap<ConnId, Vec<mpsc::Sender<Closed>>>,
+    saver: Saver,
+    health: watch::Receiver<Health>,
+    asked: operators::Asked,
 }
 
 /// Where the hub's task hears from.
@@ -79,19 +86,13 @@ struct WorkerLink {
     bytes: usize,
 }
 
-/// Messages of the last ten seconds.
-#[derive(Default)]
-struct Rate {
-    seconds: [u64; 10],
-    second: u64,
-}
-
 /// What is heard next.
 enum Heard {
     Operator(HubRequest),
     Daemon(Order),
     Workers(usize),
-    Log(crate::chat::event::LogReply),
+    Log(LogReply),
+    Saved(Saved),
     Time,
     Over,
 }
@@ -101,14 +102,18 @@ impl HubTask {
         config: &Config,
         seed: u64,
         log: Box<dyn Log>,
+        (saver, sanctions): (Saver, Vec<Sanction>),
         guests: GuestKey,
         workers: Vec<mpsc::Sender<Vec<ToWorker>>>,
         events: broadcast::Sender<Arc<Event>>,
         started: Instant,
     ) -> Self {
         HubTask {
-            chat: Hub::new(settings(config), seed),
+            chat: Hub::new(settings(config), seed, sanctions),
+            health: log.health(),
             log,
+            saver,
+            asked: operators::Asked::default(),
             started,
             encoder: Encoder::new(guests, config.chat.locale),
             clients: BTreeMap::new(),
@@ -140,9 +145,10 @@ impl HubTask {
                 Heard::Workers(0) | Heard::Over => return,
                 Heard::Workers(_) => self.hear_all(&mut heard).await,
                 Heard::Log(reply) => {
-                    self.chat_input(Input::Log(reply), None);
+                    self.log_answered(reply);
                     self.hear_log();
                 }
+                Heard::Saved((version, result)) => self.chat_input(Input::SanctionsSaved { version, result }, None),
                 Heard::Time => self.chat_input(Input::Timer, None),
             }
             self.send_batches().await;
@@ -158,6 +164,7 @@ impl HubTask {
             order = inboxes.daemon.recv() => order.map_or(Heard::Over, Heard::Daemon),
             Some(request) = inboxes.operators.recv() => Heard::Operator(request),
             reply = poll_fn(|cx| log.poll_reply(cx)) => Heard::Log(reply),
+            saved = self.saver.saved() => Heard::Saved(saved),
             () = async { tokio::time::sleep_until(deadline.unwrap_or_else(tokio::time::Instant::now)).await }, if deadline.is_some() => Heard::Time,
             count = inboxes.workers.recv_many(heard, BATCH_INPUTS) => Heard::Workers(count),
         }
@@ -179,6 +186,13 @@ impl HubTask {
         let mut cx = Context::from_waker(Waker::noop());
         for _ in 0..BATCH_INPUTS {
             let Poll::Ready(reply) = self.log.poll_reply(&mut cx) else { return };
+            self.log_answered(reply);
+        }
+    }
+
+    /// To whoever asked: an operator, or the chat.
+    fn log_answered(&mut self, reply: LogReply) {
+        if let Some(reply) = self.asked.log_answered(reply) {
             self.chat_input(Input::Log(reply), None);
         }
     }
@@ -189,8 +203,9 @@ impl HubTask {
 
     fn hear(&mut self, message: ToHub) {
         match message {
-            ToHub::Open { peer, worker } => {
-                let input = Input::Connected { conn: peer.id, dialect: peer.dialect, addr: peer.address };
+            ToHub::Open { peer, worker, admission } => {
+                let (conn, dialect, addr) = (peer.id, peer.dialect, peer.address);
+                let input = Input::Connected { conn, dialect, addr, admission };
                 self.tell(EventKind::Connect, &peer, String::new);
                 self.clients.insert(peer.id, Client { peer, worker });
                 self.chat_input(input, None);
@@ -313,6 +328,8 @@ impl HubTask {
                 }
             }
             Effect::Log(request) => self.log.submit(request, now.wall),
+            Effect::Moderated { id, result } => self.asked.moderated(id, result),
+            Effect::SaveSanctions { version, sanctions } => self.saver.save(version, sanctions),
             Effect::Happened(happening) => self.happened(happening),
         }
     }
@@ -333,75 +350,6 @@ impl HubTask {
         self.workers[client.worker].push(order);
     }
 
-    fn happened(&mut self, happening: Happening) {
-        let (kind, conn, user, nick, room, detail) = match happening {
-            Happening::Welcomed { conn, user, nick } => {
-                if let Some(client) = self.clients.get(&conn) {
-                    tracing::debug!(client = conn.0, user = user.as_str(), address = %client.peer.address, "client {conn} is {nick} ({user})");
-                }
-                return;
-            }
-            Happening::Joined { conn, user, nick, room } => {
-                (EventKind::Join, conn, user, nick, Some(room), String::new())
-            }
-            Happening::Left { conn, user, nick, room } => {
-                (EventKind::Leave, conn, user, nick, Some(room), String::new())
-            }
-            Happening::Message { conn, user, nick, room, seq, bytes } => {
-                self.rate.count(self.started.elapsed().as_secs());
-                if self.events.receiver_count() == 0 {
-                    return;
-                }
-                (EventKind::Message, conn, user, nick, Some(room), format!("seq {seq}, {bytes} bytes"))
-            }
-            Happening::NickChanged { conn, user, from, to } => {
-                (EventKind::Nick, conn, user, to, None, format!("was {from}"))
-            }
-        };
-        let peer = self.clients.get(&conn).map(|c| &c.peer);
-        if let (EventKind::Join | EventKind::Leave, Some(peer), Some(room)) = (kind, peer, &room) {
-            let does = if kind == EventKind::Join { "has joined" } else { "has left" };
-            tracing::debug!(client = conn.0, user = user.as_str(), address = %peer.address, room = room.as_str(), "client {conn} ({nick}) {does} {room}");
-        }
-        if self.events.receiver_count() > 0 {
-            self.tell_event(Event {
-                time: SystemTime::now(),
-                kind,
-                client: Some(conn),
-                user: Some(user),
-                nick: Some(nick),
-                address: peer.map(|p| p.address),
-                room,
-                dialect: peer.map(|p| p.dialect),
-                detail,
-            });
-        }
-    }
-
-    /// Tells those who watch about a connection.
-    fn tell(&self, kind: EventKind, peer: &Peer, detail: impl FnOnce() -> String) {
-        if self.events.receiver_count() == 0 {
-            return;
-        }
-        let row = self.chat.client(peer.id);
-        self.tell_event(Event {
-            time: SystemTime::now(),
-            kind,
-            client: Some(peer.id),
-            user: row.and_then(|r| r.user).cloned(),
-            nick: row.and_then(|r| r.nick).cloned(),
-            address: Some(peer.address),
-            room: None,
-            dialect: Some(peer.dialect),
-            detail: detail(),
-        });
-    }
-
-    fn tell_event(&self, event: Event) {
-        // Nobody watching is no error.
-        let _ = self.events.send(Arc::new(event));
-    }
-
     /// Workers always take what they are sent, so waiting for one is short and never in a circle.
     async fn send_batches(&mut self) {
         for worker in &mut self.workers {
@@ -418,28 +366,6 @@ impl WorkerLink {
     fn push(&mut self, order: ToWorker) {
         self.bytes += order.bytes();
         self.batch.push(order);
-    }
-}
-
-impl Rate {
-    fn count(&mut self, second: u64) {
-        self.advance(second);
-        self.seconds[(second % 10) as usize] += 1;
-    }
-
-    fn advance(&mut self, second: u64) {
-        for passed in (self.second + 1..=second).take(10) {
-            self.seconds[(passed % 10) as usize] = 0;
-        }
-        if second > self.second + 10 {
-            self.seconds = [0; 10];
-        }
-        self.second = self.second.max(second);
-    }
-
-    fn per_second(&mut self, now: Duration) -> f64 {
-        self.advance(now.as_secs());
-        self.seconds.iter().sum::<u64>() as f64 / now.as_secs_f64().clamp(1.0, 10.0)
     }
 }
 

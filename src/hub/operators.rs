@@ -1,5 +1,6 @@
 //! What operators ask of the hub. Each answer is small, or a page: nobody's message waits for it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -8,16 +9,72 @@ use tokio::sync::{mpsc, oneshot};
 use super::HubTask;
 use super::link::ToWorker;
 use crate::admin::{
-    ClientPage, ClientView, CloseError, Closed, Counts, Delivery, EventKind, Filter, HubRequest, RoomDetail,
-    RoomMember, RoomView,
+    ClientPage, ClientView, CloseError, Closed, Counts, Delivery, EventKind, Filter, HISTORY_PAGE, HistoryPage,
+    HubRequest, RoomDetail, RoomMember, RoomView, StoredRooms,
 };
-use crate::chat::event::{Close, Input, Level, Target};
+use crate::chat::event::{ActionError, Close, Input, Level, LogFailure, LogReply, LogRequest, Outcome, Target, Ticket};
 use crate::chat::id::{ConnId, RoomName};
+use crate::chat::sanction::SanctionKind;
 use crate::chat::view::{ClientRow, RoomRow};
 use crate::receipt::Receipt;
 
 /// How long a notice is waited for until it is written to everybody it is for.
 const NOTICE_WAIT: Duration = Duration::from_secs(2);
+
+/// About how many bytes of entries an operator gets in one page.
+const HISTORY_BYTES: usize = 512 * 1024;
+/// Tickets of operators' reads begin here; those of the chat never come so far.
+const TICKETS: u64 = 1 << 63;
+
+/// What operators have asked for and the chat or the log has still to answer.
+#[derive(Default)]
+pub(super) struct Asked {
+    actions: HashMap<u64, oneshot::Sender<Result<Outcome, ActionError>>>,
+    reads: HashMap<Ticket, Reader>,
+    last: u64,
+}
+
+enum Reader {
+    History(oneshot::Sender<Result<HistoryPage, LogFailure>>),
+    Rooms(oneshot::Sender<Result<StoredRooms, LogFailure>>),
+}
+
+impl Asked {
+    fn next(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        Ticket(TICKETS + self.next())
+    }
+
+    pub(super) fn moderated(&mut self, id: u64, result: Result<Outcome, ActionError>) {
+        // Whoever asked may have gone.
+        let _ = self.actions.remove(&id).map(|reply| reply.send(result));
+    }
+
+    /// Answers the operator who asked; what the chat asked for is given back.
+    pub(super) fn log_answered(&mut self, reply: LogReply) -> Option<LogReply> {
+        let ticket = match &reply {
+            LogReply::Page { ticket, .. } | LogReply::Rooms { ticket, .. } => *ticket,
+            LogReply::Failed { ticket: Some(ticket), .. } => *ticket,
+            _ => return Some(reply),
+        };
+        let Some(reader) = self.reads.remove(&ticket) else { return Some(reply) };
+        // Whoever asked may have gone.
+        match (reader, reply) {
+            (Reader::History(to), LogReply::Page { epoch, entries, more, first, head, .. }) => {
+                drop(to.send(Ok(HistoryPage { epoch, entries, more, first, head })));
+            }
+            (Reader::Rooms(to), LogReply::Rooms { rooms, more, .. }) => drop(to.send(Ok(StoredRooms { rooms, more }))),
+            (Reader::History(to), LogReply::Failed { failure, .. }) => drop(to.send(Err(failure))),
+            (Reader::Rooms(to), LogReply::Failed { failure, .. }) => drop(to.send(Err(failure))),
+            _ => {}
+        }
+        None
+    }
+}
 
 impl HubTask {
     pub(super) fn operate(&mut self, request: HubRequest) {
@@ -33,17 +90,47 @@ impl HubTask {
             HubRequest::Room { name, reply } => drop(reply.send(self.room_detail(&name))),
             HubRequest::Close { ids, close, reply } => self.close(&ids, &close, &reply),
             HubRequest::Notice { target, text, level, reply } => self.notice(target, text, level, reply),
+            HubRequest::Moderate { by, action, reply } => {
+                let id = self.asked.next();
+                self.asked.actions.insert(id, reply);
+                self.chat_input(Input::Moderate { id, by, action }, None);
+            }
+            HubRequest::Sanctions { kind, reply } => {
+                let all = self.chat.sanctions(SystemTime::now()).filter(|sanction| sanction.kind() == kind);
+                drop(reply.send(all.cloned().collect()));
+            }
+            HubRequest::History { room, range, limit, reply } => {
+                let ticket = self.asked.ticket();
+                self.asked.reads.insert(ticket, Reader::History(reply));
+                let (limit, max_bytes) = (limit.clamp(1, HISTORY_PAGE), HISTORY_BYTES);
+                self.log.submit(LogRequest::Read { room, ticket, range, limit, max_bytes }, SystemTime::now());
+                self.hear_log();
+            }
+            HubRequest::StoredRooms { after, limit, reply } => {
+                let ticket = self.asked.ticket();
+                self.asked.reads.insert(ticket, Reader::Rooms(reply));
+                let limit = limit.clamp(1, HISTORY_PAGE);
+                self.log.submit(LogRequest::List { ticket, after, limit }, SystemTime::now());
+                self.hear_log();
+            }
         }
     }
 
     fn counts(&mut self) -> Counts {
         let counts = self.chat.counts();
+        let now = SystemTime::now();
+        let all = self.chat.sanctions(now).count();
+        let bans = self.chat.sanctions(now).filter(|sanction| sanction.kind() == SanctionKind::Ban).count();
         Counts {
             clients: counts.clients,
             users: counts.users,
             rooms: counts.rooms,
             messages: counts.committed,
             rate: self.rate.per_second(self.started.elapsed()),
+            bans,
+            mutes: all - bans,
+            health: self.health.borrow().clone(),
+            log: self.log.counts(),
         }
     }
 
@@ -67,6 +154,8 @@ impl HubTask {
             nick: row.nick.cloned(),
             rooms: self.chat.rooms_of(row.conn).cloned().collect(),
             resumed: row.resumed,
+            token_exp: row.token_exp,
+            moderator: row.moderator,
         })
     }
 
@@ -80,7 +169,7 @@ impl HubTask {
         Some(RoomDetail {
             view: room_view(&row),
             epoch: row.epoch.map(|e| e.to_string()).unwrap_or_default(),
-            kept: self.log.kept(name),
+            kept: (row.head + 1).saturating_sub(row.first.max(1)),
             members: members.collect(),
         })
     }

@@ -7,10 +7,11 @@ use std::time::SystemTime;
 
 use rand::RngExt;
 use rand::rngs::StdRng;
+use tokio::sync::watch;
 
-use super::{Log, Retention};
-use crate::chat::event::{Body, Entry, HistoryRange, LogReply, LogRequest, Record};
-use crate::chat::id::{RoomName, Seq};
+use super::{Health, Log, LogCounts, Retention};
+use crate::chat::event::{Body, Entry, HistoryRange, LogFailure, LogReply, LogRequest, Record, StoredRoom, Ticket};
+use crate::chat::id::{RoomName, Seq, UserId};
 
 /// Old entries of rooms in which nobody writes are looked for this often.
 const SWEEP_EVERY: std::time::Duration = std::time::Duration::from_secs(60);
@@ -33,6 +34,8 @@ pub struct MemoryLog {
     rng: StdRng,
     /// Counts requests, to know which stream was closed first.
     clock: u64,
+    health: watch::Sender<Health>,
+    appended: u64,
     swept: SystemTime,
 }
 
@@ -64,6 +67,8 @@ impl MemoryLog {
             replies: VecDeque::new(),
             rng,
             clock: 0,
+            health: watch::Sender::new(Health::Good),
+            appended: 0,
             swept: SystemTime::UNIX_EPOCH,
         }
     }
@@ -81,7 +86,7 @@ impl MemoryLog {
             self.unused.remove(&closed);
         }
         let (epoch, head, first) = (stream.epoch.clone(), stream.head, stream.first());
-        self.replies.push_back(LogReply::Opened { room, epoch, head, first });
+        self.replies.push_back(LogReply::Opened { room, epoch, head, first, said: Vec::new() });
     }
 
     fn close(&mut self, room: RoomName) {
@@ -124,6 +129,60 @@ impl MemoryLog {
         for stream in self.rooms.values_mut() {
             self.bytes -= stream.shorten(level);
         }
+    }
+
+    /// `removed`: what the same step has taken away.
+    fn append(&mut self, room: RoomName, ticket: Ticket, record: Arc<Record>, removed: u64, now: SystemTime) {
+        let Some(stream) = self.rooms.get_mut(&room) else { return };
+        stream.head += 1;
+        let seq = stream.head;
+        self.bytes += stream.push(record);
+        self.bytes -= stream.trim(self.retention, now);
+        self.appended += 1;
+        self.keep_bound();
+        let first = self.rooms.get(&room).map_or(seq + 1, Stream::first);
+        self.replies.push_back(LogReply::Committed { room, ticket, seq, first, removed });
+    }
+
+    fn take_text(&mut self, room: &RoomName, target: Seq, only_of: Option<&UserId>) -> Result<(), LogFailure> {
+        let stream = self.rooms.get_mut(room).ok_or(LogFailure::NoSuchRoom)?;
+        let at = target.checked_sub(stream.first()).ok_or(LogFailure::NoSuchMessage)?;
+        let at = usize::try_from(at).map_err(|_| LogFailure::NoSuchMessage)?;
+        let entry = stream.entries.get_mut(at).ok_or(LogFailure::NoSuchMessage)?;
+        let body = match &entry.record.body {
+            Body::Message { from, text: Some(_), cid, dialect } => {
+                if only_of.is_some_and(|user| from.user != *user) {
+                    return Err(LogFailure::NotTheirs);
+                }
+                Body::Message { from: from.clone(), text: None, cid: cid.clone(), dialect: *dialect }
+            }
+            Body::Event { name, data: Some(_) } if only_of.is_none() => Body::Event { name: name.clone(), data: None },
+            Body::Event { data: Some(_), .. } => return Err(LogFailure::NotTheirs),
+            _ => return Err(LogFailure::NoSuchMessage),
+        };
+        let before = kept_size(&entry.record);
+        entry.record = Arc::new(Record { id: entry.record.id.clone(), time: entry.record.time, body });
+        let gone = before - kept_size(&entry.record);
+        stream.bytes -= gone;
+        self.bytes -= gone;
+        Ok(())
+    }
+
+    fn list(&mut self, ticket: Ticket, after: Option<&RoomName>, limit: u32) {
+        let mut names: Vec<&RoomName> = self.rooms.keys().filter(|name| after.is_none_or(|a| *name > a)).collect();
+        names.sort_unstable();
+        let more = names.len() > limit as usize;
+        names.truncate(limit as usize);
+        let row = |name: &RoomName| {
+            let stream = self.rooms.get(name)?;
+            Some(StoredRoom { name: name.clone(), head: stream.head, first: stream.first() })
+        };
+        let rooms = names.into_iter().filter_map(row).collect();
+        self.replies.push_back(LogReply::Rooms { ticket, rooms, more });
+    }
+
+    fn fail(&mut self, room: RoomName, ticket: Ticket, failure: LogFailure) {
+        self.replies.push_back(LogReply::Failed { room: Some(room), ticket: Some(ticket), failure });
     }
 
     fn sweep(&mut self, now: SystemTime) {
@@ -227,9 +286,9 @@ impl Stream {
 /// About what an entry takes on the wire.
 fn size(entry: &Entry) -> usize {
     200 + match &entry.record.body {
-        Body::Message { text, .. } => text.len(),
-        Body::Event { name, data } => name.len() + data.get().len(),
-        Body::Deleted { .. } => 0,
+        Body::Message { text, .. } => text.as_ref().map_or(0, String::len),
+        Body::Event { name, data } => name.len() + data.as_ref().map_or(0, |data| data.get().len()),
+        Body::Deleted { .. } | Body::Purged => 0,
     }
 }
 
@@ -239,10 +298,11 @@ fn kept_size(record: &Record) -> usize {
     300 + match &record.body {
         Body::Message { from, text, cid, .. } => {
             let names = from.user.as_str().len() + from.nick.as_str().len();
-            names + text.capacity() + cid.as_ref().map_or(0, String::capacity)
+            let text = text.as_ref().map_or(0, String::capacity);
+            names + text + cid.as_ref().map_or(0, String::capacity)
         }
-        Body::Event { name, data } => name.capacity() + data.get().len(),
-        Body::Deleted { .. } => 0,
+        Body::Event { name, data } => name.capacity() + data.as_ref().map_or(0, |data| data.get().len()),
+        Body::Deleted { .. } | Body::Purged => 0,
     }
 }
 
@@ -254,26 +314,35 @@ impl Log for MemoryLog {
         match request {
             LogRequest::Open { room } => self.open(room),
             LogRequest::Append { room, ticket, record } => {
+                if !self.rooms.contains_key(&room) {
+                    return self.fail(room, ticket, LogFailure::NoSuchRoom);
+                }
+                self.append(room, ticket, record, 0, now);
+            }
+            LogRequest::Delete { room, ticket, target, only_of, record } => {
+                match self.take_text(&room, target, only_of.as_ref()) {
+                    Ok(()) => self.append(room, ticket, record, 1, now),
+                    Err(failure) => self.fail(room, ticket, failure),
+                }
+            }
+            LogRequest::Purge { room, ticket, record } => {
                 let Some(stream) = self.rooms.get_mut(&room) else {
-                    return self.replies.push_back(not_open(room, ticket));
+                    return self.fail(room, ticket, LogFailure::NoSuchRoom);
                 };
-                stream.head += 1;
-                let seq = stream.head;
-                self.bytes += stream.push(record);
-                self.bytes -= stream.trim(retention, now);
-                self.keep_bound();
-                let first = self.rooms.get(&room).map_or(seq + 1, Stream::first);
-                self.replies.push_back(LogReply::Committed { room, ticket, seq, first });
+                let removed = stream.entries.len() as u64;
+                self.bytes -= stream.shorten(0);
+                self.append(room, ticket, record, removed, now);
             }
             LogRequest::Read { room, ticket, range, limit, max_bytes } => {
                 let Some(stream) = self.rooms.get_mut(&room) else {
-                    return self.replies.push_back(not_open(room, ticket));
+                    return self.fail(room, ticket, LogFailure::NoSuchRoom);
                 };
                 self.bytes -= stream.trim(retention, now);
                 let (entries, more) = stream.read(range, limit, max_bytes);
-                let (first, head) = (stream.first(), stream.head);
-                self.replies.push_back(LogReply::Page { room, ticket, entries, more, first, head });
+                let (epoch, first, head) = (stream.epoch.clone(), stream.first(), stream.head);
+                self.replies.push_back(LogReply::Page { room, ticket, epoch, entries, more, first, head });
             }
+            LogRequest::List { ticket, after, limit } => self.list(ticket, after.as_ref(), limit),
             LogRequest::Close { room } => self.close(room),
         }
     }
@@ -288,13 +357,13 @@ impl Log for MemoryLog {
         self.swept = SystemTime::UNIX_EPOCH;
     }
 
-    fn kept(&self, room: &RoomName) -> u64 {
-        self.rooms.get(room).map_or(0, |s| s.entries.len() as u64)
+    fn health(&self) -> watch::Receiver<Health> {
+        self.health.subscribe()
     }
-}
 
-fn not_open(room: RoomName, ticket: crate::chat::event::Ticket) -> LogReply {
-    LogReply::Failed { room, ticket: Some(ticket), why: "the room's log is not open".into() }
+    fn counts(&self) -> LogCounts {
+        LogCounts { commits: self.appended, entries: self.appended, ..LogCounts::default() }
+    }
 }
 
 #[cfg(test)]
@@ -315,6 +384,10 @@ mod tests {
         log.submit(LogRequest::Open { room: room() }, SystemTime::UNIX_EPOCH);
         assert!(matches!(reply(&mut log), LogReply::Opened { head: 0, first: 1, .. }));
         log
+    }
+
+    fn kept(log: &MemoryLog, room: &RoomName) -> u64 {
+        log.rooms.get(room).map_or(0, |stream| stream.entries.len() as u64)
     }
 
     fn room() -> RoomName {
@@ -350,7 +423,7 @@ mod tests {
         append(&mut log, start + DAY / 2);
         assert_eq!(read(&mut log, HistoryRange::Latest, 9, start + DAY + DAY / 4).0, [2]);
         assert_eq!(append(&mut log, start + 2 * DAY), 3);
-        assert_eq!(log.kept(&room()), 1);
+        assert_eq!(kept(&log, &room()), 1);
     }
 
     #[test]
@@ -407,7 +480,7 @@ mod tests {
     /// An event that [`kept_size`] takes for `size` bytes, which are 304 at least.
     fn event(log: &mut MemoryLog, name: &RoomName, size: usize, now: SystemTime) -> Seq {
         let data = serde_json::value::RawValue::from_string(format!("\"{}\"", "x".repeat(size - 303))).unwrap();
-        let body = Body::Event { name: "e".into(), data: data.into() };
+        let body = Body::Event { name: "e".into(), data: Some(data.into()) };
         let record = Arc::new(Record { id: "x".into(), time: now, body });
         assert_eq!(kept_size(&record), size);
         log.submit(LogRequest::Append { room: name.clone(), ticket: Ticket(1), record }, now);
@@ -431,9 +504,9 @@ mod tests {
         for _ in 0..4 {
             event(&mut log, &room(), 1000, now);
         }
-        assert_eq!((log.kept(&a), log.kept(&b), log.bytes), (1, 1, 8000), "all that fits stays");
+        assert_eq!((kept(&log, &a), kept(&log, &b), log.bytes), (1, 1, 8000), "all that fits stays");
         event(&mut log, &room(), 1000, now);
-        assert_eq!((log.kept(&a), log.kept(&b), log.kept(&room())), (1, 0, 5));
+        assert_eq!((kept(&log, &a), kept(&log, &b), kept(&log, &room())), (1, 0, 5));
         assert_eq!(open(&mut log, &b), (epoch, 1), "the numbers stay");
         assert_eq!(event(&mut log, &b, 1000, now), 2);
     }
@@ -452,10 +525,10 @@ mod tests {
         assert_eq!(read(&mut log, HistoryRange::Latest, 9, now).0, [1, 2, 3, 4, 5, 6, 7]);
         assert_eq!(event(&mut log, &room(), 1000, now), 8);
         assert_eq!(read(&mut log, HistoryRange::Latest, 9, now).0, [3, 4, 5, 6, 7, 8]);
-        assert_eq!((log.kept(&small), log.bytes), (1, 7000));
+        assert_eq!((kept(&log, &small), log.bytes), (1, 7000));
         // One that cannot be kept still has its number.
         assert_eq!(event(&mut log, &room(), 9000, now), 9);
-        assert_eq!((log.kept(&small), log.bytes), (1, 1000));
+        assert_eq!((kept(&log, &small), log.bytes), (1, 1000));
         assert_eq!(read(&mut log, HistoryRange::Latest, 9, now), (vec![], false));
     }
 

@@ -23,7 +23,7 @@ use super::conn::{CLOSE_WAIT, Conn, Step};
 use super::gather::{Group, Groups};
 use super::incoming::{self, Incoming};
 use super::session::{Heard, Kind};
-use crate::chat::event::{Close, Input};
+use crate::chat::event::{Close, Identity, Input};
 use crate::chat::id::{ConnId, RoomId};
 use crate::config::Config;
 use crate::hub::link::{Encoded, ToHub, ToWorker};
@@ -324,7 +324,8 @@ impl Worker {
     }
 
     fn announce(self: &Rc<Self>, conn: &Rc<Conn>) -> Option<Waiting> {
-        let open = ToHub::Open { peer: conn.peer.clone(), worker: self.index };
+        let admission = Ok(Identity::NewGuest);
+        let open = ToHub::Open { peer: conn.peer.clone(), worker: self.index, admission };
         let waiting = if conn.is_known() { self.tell_hub(conn, open, None) } else { None };
         self.close_if_stopping(conn);
         waiting

@@ -14,9 +14,9 @@ pub enum Locale {
 pub fn line(frame: &ServerFrame, locale: Locale) -> Option<String> {
     match frame {
         ServerFrame::Entry { entry, .. } => match &entry.record.body {
-            Body::Message { text, dialect: Dialect::Text, .. } => Some(text.clone()),
-            Body::Message { from, text, dialect: Dialect::Json, .. } => Some(spoken(from, text)),
-            Body::Event { .. } | Body::Deleted { .. } => None,
+            Body::Message { text: Some(text), dialect: Dialect::Text, .. } => Some(text.clone()),
+            Body::Message { from, text: Some(text), dialect: Dialect::Json, .. } => Some(spoken(from, text)),
+            Body::Message { text: None, .. } | Body::Event { .. } | Body::Deleted { .. } | Body::Purged => None,
         },
         ServerFrame::Direct(direct) => Some(spoken(&direct.from, &direct.text)),
         ServerFrame::Presence { change, online, .. } => {
@@ -40,6 +40,7 @@ pub fn line(frame: &ServerFrame, locale: Locale) -> Option<String> {
         | ServerFrame::Typing { .. }
         | ServerFrame::History(_)
         | ServerFrame::Who { .. }
+        | ServerFrame::Muted { .. }
         | ServerFrame::Ack { .. } => None,
     }
 }
@@ -85,7 +86,7 @@ mod tests {
     fn messages_by_the_dialect_of_their_sender() {
         let entry = |dialect| {
             let from = Member { user: UserId::guest("1"), nick: Nick::parse("安").unwrap() };
-            let body = Body::Message { from, text: "你好\n!".into(), cid: None, dialect };
+            let body = Body::Message { from, text: Some("你好\n!".into()), cid: None, dialect };
             let record = Arc::new(Record { id: "i".into(), time: SystemTime::UNIX_EPOCH, body });
             ServerFrame::Entry { room: RoomName::parse("r").unwrap(), entry: Entry { seq: 1, record } }
         };

@@ -80,6 +80,8 @@ pub fn client(id: u64, user: &str, nick: &str, address: &str, rooms: &[&str]) ->
         nick: Some(Nick::parse(nick).unwrap()),
         rooms: rooms.iter().map(|room| RoomName::parse(room).unwrap()).collect(),
         resumed: false,
+        token_exp: None,
+        moderator: false,
     }
 }
 
@@ -278,7 +280,17 @@ async fn hub_task(mut inbox: mpsc::Receiver<HubRequest>, world: Arc<Mutex<World>
         match request {
             HubRequest::Counts(reply) => {
                 let clients = world.clients.len();
-                let _ = reply.send(Counts { clients, users: clients, rooms: 2, messages: 42, rate: 1.5 });
+                let _ = reply.send(Counts {
+                    clients,
+                    users: clients,
+                    rooms: 2,
+                    messages: 42,
+                    rate: 1.5,
+                    bans: 0,
+                    mutes: 0,
+                    health: wschat::log::Health::Good,
+                    log: wschat::log::LogCounts::default(),
+                });
             }
             HubRequest::Clients { filter, after, scan, reply } => {
                 let now = SystemTime::now();
@@ -333,6 +345,11 @@ async fn hub_task(mut inbox: mpsc::Receiver<HubRequest>, world: Arc<Mutex<World>
                 let detail = RoomDetail { view: room("lobby", 2), epoch: "e1".into(), kept: 5, members };
                 let _ = reply.send((name.as_str() == "lobby").then_some(detail));
             }
+            // Nobody answers: the caller is told that the daemon is stopping.
+            HubRequest::Moderate { .. }
+            | HubRequest::Sanctions { .. }
+            | HubRequest::History { .. }
+            | HubRequest::StoredRooms { .. } => {}
             HubRequest::Ping(reply) => {
                 let _ = reply.send(());
                 for reply in held.drain(..) {
@@ -376,6 +393,7 @@ async fn daemon_task(mut inbox: mpsc::Receiver<DaemonRequest>, world: Arc<Mutex<
             DaemonRequest::Certificate(reply) => {
                 let _ = reply.send(world.certificate.clone());
             }
+            DaemonRequest::Token { .. } => {}
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::super::event::*;
-use super::super::id::{ConnId, Nick};
-use super::world::{World, room};
+use super::super::id::ConnId;
+use super::world::{World, named, room};
 
 fn world() -> World {
     World::new(Settings::default())
@@ -100,7 +100,7 @@ fn a_new_nick_is_heard_also_where_the_user_is_only_waited_for() {
     w.drop_conn(ann, false);
     w.forget_inboxes();
     let back = w.connect(Dialect::Json);
-    let identity = Identity::User { user: super::super::id::UserId::parse("ann").unwrap(), nick: None };
+    let identity = named("ann", None);
     w.hello(back, Hello { identity, nick: Some("Eve".into()), rooms: Some(vec![]), ..Hello::default() });
     assert_eq!(w.seen(bob), ["nick lobby Eve of 2", "nick b Eve of 2"]);
     w.advance(Duration::from_secs(15));
@@ -111,8 +111,7 @@ fn a_new_nick_is_heard_also_where_the_user_is_only_waited_for() {
 fn a_token_names_a_nick_and_the_client_may_choose_another() {
     let mut w = world();
     let conn = w.connect(Dialect::Json);
-    let user = super::super::id::UserId::parse("u").unwrap();
-    let identity = Identity::User { user, nick: Nick::parse("Named").ok() };
+    let identity = named("u", Some("Named"));
     w.hello(conn, Hello { identity: identity.clone(), ..Hello::default() });
     assert_eq!(w.seen(conn)[0], "welcome Named");
     let tab = w.connect(Dialect::Json);

@@ -1,8 +1,8 @@
 //! Coming back: backlogs in pages, without hole or double, and what happens when they are lost.
 
 use super::super::event::*;
-use super::super::id::{ConnId, Seq, UserId};
-use super::world::{World, room};
+use super::super::id::{ConnId, Seq};
+use super::world::{World, named, room};
 
 const LOBBY: &str = "lobby";
 
@@ -19,7 +19,7 @@ fn world(count: usize) -> (World, ConnId) {
 
 fn resuming(w: &mut World, user: &str, epoch: &str, seq: Seq) -> ConnId {
     let conn = w.connect(Dialect::Json);
-    let identity = Identity::User { user: UserId::parse(user).unwrap(), nick: None };
+    let identity = named(user, None);
     let cursor = Cursor { epoch: epoch.to_owned(), seq };
     w.hello(conn, Hello { identity, nick: Some(user.into()), resume: vec![(room(LOBBY), cursor)], ..Hello::default() });
     conn
@@ -237,7 +237,15 @@ fn a_page_that_says_too_much_does_no_harm() {
     let entries_of: Vec<Entry> = records.zip(1..).map(|(record, seq)| Entry { seq, record }).collect();
     assert_eq!(entries_of.len(), 4);
     let name = room(LOBBY);
-    w.input(Input::Log(LogReply::Page { room: name, ticket, entries: entries_of, more: false, first: 1, head: 4 }));
+    w.input(Input::Log(LogReply::Page {
+        room: name,
+        ticket,
+        epoch: "e1".into(),
+        entries: entries_of,
+        more: false,
+        first: 1,
+        head: 4,
+    }));
     assert_eq!(w.seen(ann)[2..], entries(2, 3));
     w.input(Input::Log(committed));
     assert_eq!(w.seen(ann), entries(4, 4));

@@ -11,8 +11,8 @@ use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
 use super::super::event::*;
-use super::super::id::{ConnId, Nick, RoomName, UserId};
-use super::world::{World, room};
+use super::super::id::{ConnId, RoomName, UserId};
+use super::world::{World, named, room};
 
 /// In a plain run; `WSCHAT_SCHEDULES` asks for more.
 const SCHEDULES: u64 = 600;
@@ -167,7 +167,7 @@ impl Sim {
             let names = ["u1", "u2", "u3", "u4"];
             let name = names.choose(&mut self.rng).copied().unwrap_or("u1");
             let id = UserId::parse(name).expect("a good user");
-            hello.identity = Identity::User { user: id.clone(), nick: Nick::parse(name).ok() };
+            hello.identity = named(name, Some(name));
             user = Some(id);
         }
         if self.rng.random_bool(0.3) {

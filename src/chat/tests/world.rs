@@ -39,7 +39,7 @@ impl FakeLog {
         if self.queues[name].is_empty() {
             self.queues.remove(name);
         }
-        let why = "the disk is full".to_owned();
+        let failure = LogFailure::Unavailable("the disk is full".to_owned());
         let epochs = &mut self.epochs;
         let stream = self.streams.entry(name.clone()).or_insert_with(|| {
             *epochs += 1;
@@ -49,14 +49,16 @@ impl FakeLog {
         let first = stream.first;
         Some(match request {
             LogRequest::Close { .. } => return self.answer(name, fail),
-            LogRequest::Open { room } if fail => LogReply::Failed { room, ticket: None, why },
+            LogRequest::Open { room } if fail => LogReply::Failed { room: Some(room), ticket: None, failure },
             LogRequest::Append { room, ticket, .. } | LogRequest::Read { room, ticket, .. } if fail => {
-                LogReply::Failed { room, ticket: Some(ticket), why }
+                LogReply::Failed { room: Some(room), ticket: Some(ticket), failure }
             }
-            LogRequest::Open { room } => LogReply::Opened { room, epoch: stream.epoch.clone(), head, first },
+            LogRequest::Open { room } => {
+                LogReply::Opened { room, epoch: stream.epoch.clone(), head, first, said: Vec::new() }
+            }
             LogRequest::Append { room, ticket, record } => {
                 stream.records.push(record);
-                LogReply::Committed { room, ticket, seq: head + 1, first }
+                LogReply::Committed { room, ticket, seq: head + 1, first, removed: 0 }
             }
             LogRequest::Read { room, ticket, range, limit, .. } => {
                 let limit = if self.page > 0 { self.page.min(Seq::from(limit)) } else { Seq::from(limit) };
@@ -74,8 +76,9 @@ impl FakeLog {
                     HistoryRange::After(_) => to < head,
                     _ => from > first,
                 };
-                LogReply::Page { room, ticket, entries, more, first, head }
+                LogReply::Page { room, ticket, epoch: stream.epoch.clone(), entries, more, first, head }
             }
+            LogRequest::Delete { .. } | LogRequest::Purge { .. } | LogRequest::List { .. } => return None,
         })
     }
 }
@@ -137,7 +140,7 @@ impl World {
 
     pub fn seeded(settings: Settings, seed: u64) -> Self {
         World {
-            hub: Hub::new(settings, seed),
+            hub: Hub::new(settings, seed, Vec::new()),
             log: FakeLog::default(),
             prompt: true,
             fast: true,
@@ -157,7 +160,12 @@ impl World {
         self.last_conn += 1;
         let conn = ConnId(self.last_conn);
         self.peers.insert(conn, Peer::default());
-        self.input(Input::Connected { conn, dialect, addr: IpAddr::V4(Ipv4Addr::LOCALHOST) });
+        self.input(Input::Connected {
+            conn,
+            dialect,
+            addr: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            admission: Ok(Identity::NewGuest),
+        });
         conn
     }
 
@@ -171,7 +179,7 @@ impl World {
     /// A client of a user that a token named.
     pub fn user(&mut self, user: &str) -> ConnId {
         let conn = self.connect(Dialect::Json);
-        let identity = Identity::User { user: UserId::parse(user).unwrap(), nick: Nick::parse(user).ok() };
+        let identity = named(user, Some(user));
         self.hello(conn, Hello { identity, ..Hello::default() });
         conn
     }
@@ -342,11 +350,14 @@ impl World {
             Effect::Forget { room } => {
                 assert!(self.members.remove(&room).is_none_or(|members| members.is_empty()), "forgotten with members");
             }
-            Effect::Close { .. } => unreachable!("the chat closes nobody yet"),
+            Effect::Close { .. } | Effect::Moderated { .. } | Effect::SaveSanctions { .. } => unreachable!("not yet"),
             Effect::Log(request) => {
                 let room = match &request {
                     LogRequest::Open { room } | LogRequest::Close { room } => room,
                     LogRequest::Append { room, .. } | LogRequest::Read { room, .. } => room,
+                    LogRequest::Delete { .. } | LogRequest::Purge { .. } | LogRequest::List { .. } => {
+                        unreachable!("not yet")
+                    }
                 };
                 self.log.queues.entry(room.clone()).or_default().push_back(request);
             }
@@ -407,7 +418,7 @@ impl World {
                 }
                 peer.views.insert(joined.room.clone(), view);
             }
-            ServerFrame::Left { re, room } => {
+            ServerFrame::Left { re, room, .. } => {
                 peer.open.remove(re);
                 peer.views.remove(room);
             }
@@ -522,8 +533,10 @@ pub fn short(frame: &ServerFrame) -> String {
             format!("joined {} {}{} of {}", j.room, j.seq, if j.recovered { " recovered" } else { "" }, j.online)
         }
         ServerFrame::Left { room, .. } => format!("left {room}"),
+        ServerFrame::Muted { room, on, .. } => format!("muted {room:?} {on}"),
         ServerFrame::Entry { room, entry } => match &entry.record.body {
-            Body::Message { from, text, .. } => format!("{room} {} {}: {text}", entry.seq, from.nick),
+            Body::Message { from, text: Some(text), .. } => format!("{room} {} {}: {text}", entry.seq, from.nick),
+            Body::Message { from, text: None, .. } => format!("{room} {} {}: (deleted)", entry.seq, from.nick),
             body => format!("{room} {} {body:?}", entry.seq),
         },
         ServerFrame::Direct(d) => format!("direct {}: {}", d.from.nick, d.text),
@@ -554,4 +567,11 @@ pub fn short(frame: &ServerFrame) -> String {
         ServerFrame::Ack { .. } => "ack".to_owned(),
         ServerFrame::Error(error) => format!("error {}", error.code.as_str()),
     }
+}
+
+/// Whom a token names, without end or bounds.
+pub fn named(user: &str, nick: Option<&str>) -> Identity {
+    let expires = SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 40);
+    let (user, nick) = (UserId::parse(user).unwrap(), nick.map(|nick| Nick::parse(nick).unwrap()));
+    Identity::User(Box::new(Claims { user, nick, rooms: None, moderator: false, expires }))
 }

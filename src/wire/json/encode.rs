@@ -43,6 +43,8 @@ struct WelcomeOut<'a> {
     ping_ms: u64,
     limits: LimitsOut,
     resumed: bool,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    roles: &'static [&'static str],
 }
 
 #[derive(Serialize)]
@@ -75,6 +77,19 @@ struct MemberOut<'a> {
 struct LeftOut<'a> {
     re: u64,
     room: &'a RoomName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct MutedOut<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    room: Option<&'a RoomName>,
+    on: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<String>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    reason: &'a str,
 }
 
 #[derive(Serialize)]
@@ -85,24 +100,33 @@ struct MessageOut<'a> {
     to: Option<&'a UserId>,
     id: &'a str,
     from: MemberOut<'a>,
-    text: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
     time: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     cid: Option<&'a str>,
+    #[serde(skip_serializing_if = "is_false")]
+    deleted: bool,
 }
 
 #[derive(Serialize)]
 struct EventOut<'a> {
     room: &'a RoomName,
     name: &'a str,
-    data: &'a RawValue,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a RawValue>,
     time: String,
+    #[serde(skip_serializing_if = "is_false")]
+    deleted: bool,
 }
 
 #[derive(Serialize)]
 struct DeletedOut<'a> {
     room: &'a RoomName,
     target: u64,
+    /// Everything up to the target, not it alone.
+    #[serde(skip_serializing_if = "is_false")]
+    all: bool,
 }
 
 #[derive(Serialize)]
@@ -197,7 +221,9 @@ pub fn encode(frame: &ServerFrame, extra: &Extra) -> String {
     match frame {
         ServerFrame::Welcome(welcome) => write("welcome", welcome_out(welcome, extra)),
         ServerFrame::Joined(joined) => write("joined", joined_out(joined)),
-        ServerFrame::Left { re, room } => write("left", LeftOut { re: *re, room }),
+        ServerFrame::Left { re, room, reason } => {
+            write("left", LeftOut { re: *re, room, reason: reason.as_deref().filter(|reason| !reason.is_empty()) })
+        }
         ServerFrame::Entry { room, entry } => text(&entry_out(room, entry)),
         ServerFrame::Direct(direct) => write("message", direct_out(direct)),
         ServerFrame::Presence { room, change, online } => {
@@ -224,6 +250,9 @@ pub fn encode(frame: &ServerFrame, extra: &Extra) -> String {
             write("who", WhoOut { re: *re, room, members, online: *online })
         }
         ServerFrame::Ack { re, kept, delivered } => write("ack", ack_out(*re, kept.as_ref(), *delivered)),
+        ServerFrame::Muted { room, on, until, reason } => {
+            write("muted", MutedOut { room: room.as_ref(), on: *on, until: until.map(time), reason })
+        }
         ServerFrame::Error(error) => write("error", error_out(error)),
     }
 }
@@ -257,6 +286,7 @@ fn welcome_out<'a>(welcome: &'a Welcome, extra: &Extra<'a>) -> WelcomeOut<'a> {
         ping_ms: ms(welcome.ping),
         limits: LimitsOut { text, frame, rate, burst },
         resumed: welcome.resumed,
+        roles: if welcome.moderator { &["moderator"] } else { &[] },
     }
 }
 
@@ -275,13 +305,18 @@ fn entry_out<'a>(room: &'a RoomName, entry: &'a Entry) -> Out<EntryOut<'a>> {
     let (kind, payload) = match &record.body {
         Body::Message { from, text, cid, .. } => {
             let (room, from, time) = (Some(room), member_out(from), time(record.time));
-            let message = MessageOut { room, to: None, id: &record.id, from, text, time, cid: cid.as_deref() };
+            let (text, deleted) = (text.as_deref(), text.is_none());
+            let message = MessageOut { room, to: None, id: &record.id, from, text, time, cid: cid.as_deref(), deleted };
             ("message", EntryOut::Message(message))
         }
         Body::Event { name, data } => {
-            ("event", EntryOut::Event(EventOut { room, name, data, time: time(record.time) }))
+            let (data, deleted) = (data.as_deref(), data.is_none());
+            ("event", EntryOut::Event(EventOut { room, name, data, time: time(record.time), deleted }))
         }
-        Body::Deleted { target } => ("deleted", EntryOut::Deleted(DeletedOut { room, target: *target })),
+        Body::Deleted { target } => ("deleted", EntryOut::Deleted(DeletedOut { room, target: *target, all: false })),
+        Body::Purged => {
+            ("deleted", EntryOut::Deleted(DeletedOut { room, target: entry.seq.saturating_sub(1), all: true }))
+        }
     };
     Out { kind, payload, seq: entry.seq }
 }
@@ -289,7 +324,7 @@ fn entry_out<'a>(room: &'a RoomName, entry: &'a Entry) -> Out<EntryOut<'a>> {
 fn direct_out(direct: &Direct) -> MessageOut<'_> {
     let Direct { to, id, from, text, time: at, cid } = direct;
     let (from, time) = (member_out(from), time(*at));
-    MessageOut { room: None, to: Some(to), id, from, text, time, cid: cid.as_deref() }
+    MessageOut { room: None, to: Some(to), id, from, text: Some(text), time, cid: cid.as_deref(), deleted: false }
 }
 
 fn history_out(page: &HistoryPage) -> HistoryOut<'_> {
@@ -315,6 +350,11 @@ fn write<P: Serialize>(kind: &'static str, payload: P) -> String {
 
 fn text<P: Serialize>(out: &Out<P>) -> String {
     serde_json::to_string(out).expect("strings, numbers and checked JSON can always be written")
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference in")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 fn ms(duration: Duration) -> u64 {

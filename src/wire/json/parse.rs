@@ -3,12 +3,14 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::chat::event::{ClientFrame, Cursor, ErrorCode, Hello, HistoryRange, Identity, MessageTo};
 use crate::chat::id::{RoomName, UserId};
+use crate::chat::sanction::REASON_MAX;
 
 /// How many entries of history are sent to one who does not say.
 const DEFAULT_LIMIT: u32 = 50;
@@ -136,6 +138,26 @@ struct TypingIn {
 }
 
 #[derive(Deserialize)]
+struct DeleteIn {
+    room: RoomName,
+    target: u64,
+}
+
+#[derive(Deserialize)]
+struct MuteIn {
+    room: RoomName,
+    user: UserId,
+    for_ms: Option<u64>,
+    reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct UnmuteIn {
+    room: RoomName,
+    user: UserId,
+}
+
+#[derive(Deserialize)]
 struct NickIn {
     nick: String,
 }
@@ -178,6 +200,9 @@ fn payload(kind: &str, raw: Option<&RawValue>, seq: u64) -> Result<Said, Refusal
         "typing" => read(kind, json, |TypingIn { room, on }| Ok(Said::Frame(ClientFrame::Typing { room, on }))),
         "nick" => read(kind, json, |NickIn { nick }| Ok(Said::Frame(ClientFrame::Nick { nick }))),
         "who" => read(kind, json, |RoomIn { room }| Ok(Said::Frame(ClientFrame::Who { room }))),
+        "delete" => read(kind, json, |DeleteIn { room, target }| Ok(Said::Frame(ClientFrame::Delete { room, target }))),
+        "mute" => read(kind, json, mute),
+        "unmute" => read(kind, json, |UnmuteIn { room, user }| Ok(Said::Frame(ClientFrame::Unmute { room, user }))),
         "ping" => is_object(json, "the payload of ping").map(|()| match raw {
             Some(raw) => Said::Ping(raw.to_owned()),
             None => Said::Ping(no_payload()),
@@ -186,7 +211,8 @@ fn payload(kind: &str, raw: Option<&RawValue>, seq: u64) -> Result<Said, Refusal
         "bye" => is_object(json, "the payload of bye").map(|()| Said::Bye),
         _ => {
             let kind: String = kind.chars().take(32).collect();
-            let known = "hello, join, leave, message, history, typing, nick, who, ping, pong and bye";
+            let known =
+                "hello, join, leave, message, history, typing, nick, who, delete, mute, unmute, ping, pong and bye";
             let message = format!("there is no type {kind:?}; there are {known}");
             return Err(refusal(seq, ErrorCode::UnknownType, message));
         }
@@ -242,6 +268,17 @@ fn history(HistoryIn { room, before, after, limit }: HistoryIn) -> Result<Said, 
     };
     let limit = limit.map_or(DEFAULT_LIMIT, |limit| u32::try_from(limit).unwrap_or(u32::MAX));
     Ok(Said::Frame(ClientFrame::History { room, range, limit }))
+}
+
+fn mute(MuteIn { room, user, for_ms, reason }: MuteIn) -> Result<Said, String> {
+    let reason = reason.unwrap_or_default();
+    if reason.len() > REASON_MAX {
+        return Err(format!("a reason has at most {REASON_MAX} bytes"));
+    }
+    if for_ms == Some(0) {
+        return Err("for_ms must be at least 1; leave it out to mute until unmuted".to_owned());
+    }
+    Ok(Said::Frame(ClientFrame::Mute { room, user, lasts: for_ms.map(Duration::from_millis), reason }))
 }
 
 fn read<'a, T: Deserialize<'a>>(

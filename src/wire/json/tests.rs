@@ -171,7 +171,9 @@ fn entry(seq: u64, body: Body) -> Entry {
 }
 
 fn message(cid: Option<&str>) -> Body {
-    Body::Message { from: ann(), text: "a\"\n\u{1}𝄞".into(), cid: cid.map(str::to_owned), dialect: Dialect::Text }
+    Body::Message {
+        from: ann(), text: Some("a\"\n\u{1}𝄞".into()), cid: cid.map(str::to_owned), dialect: Dialect::Text
+    }
 }
 
 #[test]
@@ -184,6 +186,7 @@ fn every_frame_is_written_as_the_protocol_says() {
         user: user.clone(),
         nick: nick.clone(),
         guest: Some("bare".into()),
+        moderator: false,
         resumed: true,
         limits,
         ping: Duration::from_secs(25),
@@ -211,7 +214,7 @@ fn every_frame_is_written_as_the_protocol_says() {
         "from": {"user": "u", "nick": "Ann"}, "time": "2023-11-14T22:13:20.123Z", "cid": "c"}});
     assert_eq!(sent(ServerFrame::Entry { room: r(), entry: entry(3, message(Some("c"))) }), stored);
     let data: Arc<RawValue> = RawValue::from_string("[1.0]".into()).unwrap().into();
-    let event = entry(4, Body::Event { name: "paid".into(), data });
+    let event = entry(4, Body::Event { name: "paid".into(), data: Some(data) });
     let deleted = entry(5, Body::Deleted { target: 3 });
     let page = HistoryPage {
         re: 6,
@@ -229,7 +232,10 @@ fn every_frame_is_written_as_the_protocol_says() {
             {"re": 6, "room": "r", "epoch": "e", "messages": [stored, event, deleted], "more": true}})
     );
     let rows = [
-        (ServerFrame::Left { re: 1, room: r() }, json!({"type": "left", "payload": {"re": 1, "room": "r"}})),
+        (
+            ServerFrame::Left { re: 1, room: r(), reason: None },
+            json!({"type": "left", "payload": {"re": 1, "room": "r"}}),
+        ),
         (
             ServerFrame::Presence { room: r(), change: None, online: 300 },
             json!({"type": "presence", "payload": {"room": "r", "online": 300}}),
@@ -341,7 +347,7 @@ proptest! {
         let ClientFrame::Message { to, text: read, cid: read_cid } = frame(said) else { panic!("not a message") };
         prop_assert_eq!(to, MessageTo::Room(room("r")));
         let time = SystemTime::UNIX_EPOCH + Duration::from_millis(ms);
-        let body = Body::Message { from: ann(), text: read, cid: read_cid, dialect: Dialect::Json };
+        let body = Body::Message { from: ann(), text: Some(read), cid: read_cid, dialect: Dialect::Json };
         let record = Arc::new(Record { id: "i".into(), time, body });
         let value = sent(ServerFrame::Entry { room: room("r"), entry: Entry { seq, record } });
         prop_assert_eq!(value["payload"]["text"].as_str(), Some(text.as_str()));
