@@ -11,6 +11,7 @@ pub mod guest;
 pub mod hub;
 pub mod journal;
 pub mod log;
+pub mod metrics;
 pub mod net;
 pub mod peer;
 pub mod receipt;

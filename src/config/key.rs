@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::form::{Choice, Count, Flag, Form, Item, Rooms, Size, Speed, Time, Wrong};
-use super::place::{File, ListenAddress, Networks, OriginList, Socket, UrlPath};
+use super::place::{File, ListenAddress, Networks, OriginList, Socket, TcpPlace, UrlPath};
 use super::{Config, Level, Listen, Locale, Store, TlsFiles};
 
 /// What a configuration is while it is read: states that [`Config`] cannot hold included.
@@ -179,6 +179,7 @@ pub(super) static TABLES: LazyLock<Vec<Table>> = LazyLock::new(|| {
         Table { name: "timeouts", doc: "How long is waited, and for what.", keys: timeouts() },
         Table { name: "shutdown", doc: "How the daemon stops (SIGTERM).", keys: shutdown() },
         Table { name: "control", doc: "The operators' and the backends' Unix sockets.", keys: control() },
+        Table { name: "metrics", doc: "Numbers for Prometheus.", keys: metrics() },
         Table { name: "log", doc: "What is written to the journal, or to the terminal.", keys: log() },
     ]
 });
@@ -435,6 +436,17 @@ fn control() -> Vec<Key<Draft>> {
              operators' socket."
         ),
     ]
+}
+
+fn metrics() -> Vec<Key<Draft>> {
+    vec![key!(
+        Draft,
+        "listen" = config.metrics.listen,
+        Restart,
+        TcpPlace,
+        "An address and a port at which /metrics answers in OpenMetrics text, over plain HTTP and without asking who \
+         reads: keep it on 127.0.0.1 or in a network of your own. \"\" turns it off."
+    )]
 }
 
 fn log() -> Vec<Key<Draft>> {

@@ -46,6 +46,7 @@ pub struct Config {
     pub timeouts: Timeouts,
     pub shutdown: Shutdown,
     pub control: Control,
+    pub metrics: Metrics,
     pub log: Log,
 }
 
@@ -170,6 +171,12 @@ pub struct Control {
     pub push_socket: Option<PathBuf>,
 }
 
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Metrics {
+    /// `None`: no metrics are served.
+    pub listen: Option<SocketAddr>,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Log {
     pub level: Level,
@@ -272,6 +279,7 @@ impl Default for Config {
             },
             shutdown: Shutdown { grace: Duration::from_secs(5), spread: Duration::from_secs(10) },
             control: Control::default(),
+            metrics: Metrics::default(),
             log: Log { level: Level::Info },
         }
     }

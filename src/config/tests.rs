@@ -114,7 +114,6 @@ fn what_comes_later_is_unknown_now() {
         "[push]\nkeys = []",
         "[redis]\nurl = \"\"",
         "[webhooks]\nurl = \"\"",
-        "[metrics]\nlisten = \"\"",
         "[tls]\nredirect_from = \"\"",
         "[[listen]]\naddress = \"[::]:1\"\nproxy_protocol = false",
         "[history]\npath = \"\"",
@@ -281,6 +280,7 @@ level = "debug"
         let expected: &[&str] = match table.name {
             "history" => &["store"],
             "control" => &["socket", "push_socket"],
+            "metrics" => &["listen"],
             _ => &[],
         };
         assert_eq!(restart, expected, "{}", table.name);
@@ -427,10 +427,11 @@ fn any_config() -> impl Strategy<Value = Config> {
         time(0, 3600),
         option::of(Just("/run/c".into())),
         option::of(Just("/run/p".into())),
+        option::of(select(vec!["127.0.0.1:9502".parse().unwrap(), "[::1]:0".parse().unwrap()])),
         select(vec![Level::Error, Level::Warn, Level::Info, Level::Debug, Level::Trace]),
     );
     (listen, tls, paths, chat, history, limits, timeouts, rest).prop_map(
-        |(listen, tls, paths, chat, history, limits, timeouts, (grace, spread, socket, push_socket, level))| Config {
+        |(listen, tls, paths, chat, history, limits, timeouts, (grace, spread, socket, push_socket, metrics, level))| Config {
             listen,
             tls,
             paths,
@@ -440,6 +441,7 @@ fn any_config() -> impl Strategy<Value = Config> {
             timeouts,
             shutdown: Shutdown { grace, spread },
             control: Control { socket, push_socket },
+            metrics: Metrics { listen: metrics },
             log: Log { level },
         },
     )

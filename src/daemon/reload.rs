@@ -34,6 +34,7 @@ impl Daemon {
         // What needs a restart keeps its old value until then.
         new.listen.clone_from(&old.listen);
         new.control.clone_from(&old.control);
+        new.metrics.clone_from(&old.metrics);
         new.history.store = old.history.store;
 
         let replaced = match (&self.certificates, certificate) {

@@ -34,7 +34,7 @@ use crate::net::{Shared, worker};
 use crate::sanctions::Saver;
 use crate::state::{Phase, State};
 use crate::tls::{self, Certificates};
-use crate::{journal, sanctions, systemd};
+use crate::{journal, metrics, sanctions, systemd};
 
 /// Requests of operators that may wait; beyond, they are told that the daemon is busy.
 const OPERATORS: usize = 256;
@@ -95,6 +95,8 @@ fn start(
         return Err(DaemonError::NoListener);
     }
     let control = control_sockets(&config, &environment)?;
+    let metrics_listener = config.metrics.listen.map(metrics::bind).transpose();
+    let metrics_listener = metrics_listener.map_err(io("cannot serve metrics".into()))?;
 
     let state = State::default();
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
@@ -146,6 +148,12 @@ fn start(
         let serve =
             server::serve(listener, access, admin.clone(), async move { stopped.reached(Phase::Stopped).await });
         runtime.spawn(serve);
+    }
+
+    if let Some(listener) = metrics_listener {
+        let stopped = state.clone();
+        let stop = async move { stopped.reached(Phase::Stopped).await };
+        runtime.spawn(metrics::serve(listener, admin.clone(), stop));
     }
 
     for (name, _) in inherited {
