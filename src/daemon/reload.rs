@@ -36,6 +36,8 @@ impl Daemon {
         new.control.clone_from(&old.control);
         new.metrics.clone_from(&old.metrics);
         new.history.store = old.history.store;
+        new.history.path.clone_from(&old.history.path);
+        new.history.commit_every = old.history.commit_every;
 
         let replaced = match (&self.certificates, certificate) {
             (Some(certificates), Some(loaded)) => certificates.replace(loaded),
