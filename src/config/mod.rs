@@ -41,6 +41,7 @@ pub struct Config {
     pub tls: Tls,
     pub paths: Paths,
     pub chat: Chat,
+    pub auth: Auth,
     pub history: History,
     pub limits: Limits,
     pub timeouts: Timeouts,
@@ -105,6 +106,27 @@ pub enum Origins {
     Any,
     /// Each `scheme://host[:port]` in lower case.
     These(Vec<String>),
+}
+
+/// Who may come in. With [`AuthMode::Token`] there is at least one key.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Auth {
+    pub mode: AuthMode,
+    /// Whose content is the secret of HS256.
+    pub secret_file: Option<PathBuf>,
+    /// A public key in PEM.
+    pub public_key_file: Option<PathBuf>,
+    /// What `aud` must name.
+    pub audience: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AuthMode {
+    /// Guests may come in, and a token is honoured.
+    #[default]
+    Open,
+    /// Nobody comes in without a token.
+    Token,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -251,6 +273,7 @@ impl Default for Config {
                 locale: Locale::En,
                 allowed_origins: Origins::These(Vec::new()),
             },
+            auth: Auth::default(),
             history: History { store: Store::Memory, keep: 10_000, keep_for: Duration::from_secs(30 * 24 * 3600) },
             limits: Limits {
                 clients: 0,
