@@ -174,7 +174,11 @@ pub(super) static TABLES: LazyLock<Vec<Table>> = LazyLock::new(|| {
         Table { name: "tls", doc: "The certificate.", keys: tls() },
         Table { name: "paths", doc: "Which path answers what; \"\" turns it off. No two are alike.", keys: paths() },
         Table { name: "chat", doc: "The chat itself.", keys: chat() },
-        Table { name: "auth", doc: "Who may come in: tokens (JWT, RFC 7519) that the site makes for its users.", keys: auth() },
+        Table {
+            name: "auth",
+            doc: "Who may come in: tokens (JWT, RFC 7519) that the site makes for its users.",
+            keys: auth(),
+        },
         Table { name: "history", doc: "What rooms remember.", keys: history() },
         Table { name: "limits", doc: "What one client, one address and all together may use.", keys: limits() },
         Table { name: "timeouts", doc: "How long is waited, and for what.", keys: timeouts() },

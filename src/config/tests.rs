@@ -445,18 +445,20 @@ fn any_config() -> impl Strategy<Value = Config> {
         select(vec![Level::Error, Level::Warn, Level::Info, Level::Debug, Level::Trace]),
     );
     (listen, tls, paths, chat, auth, history, limits, timeouts, rest).prop_map(
-        |(listen, tls, paths, chat, auth, history, limits, timeouts, (grace, spread, socket, push_socket, level))| Config {
-            listen,
-            tls,
-            paths,
-            chat,
-            auth,
-            history,
-            limits,
-            timeouts,
-            shutdown: Shutdown { grace, spread },
-            control: Control { socket, push_socket },
-            log: Log { level },
+        |(listen, tls, paths, chat, auth, history, limits, timeouts, (grace, spread, socket, push_socket, level))| {
+            Config {
+                listen,
+                tls,
+                paths,
+                chat,
+                auth,
+                history,
+                limits,
+                timeouts,
+                shutdown: Shutdown { grace, spread },
+                control: Control { socket, push_socket },
+                log: Log { level },
+            }
         },
     )
 }

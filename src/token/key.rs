@@ -51,13 +51,17 @@ pub enum KeyError {
          -pubkey -noout"
     )]
     Certificate(PathBuf),
-    #[error("auth.public_key_file {0} holds no public key in PEM (a block that begins with -----BEGIN PUBLIC KEY-----)")]
+    #[error(
+        "auth.public_key_file {0} holds no public key in PEM (a block that begins with -----BEGIN PUBLIC KEY-----)"
+    )]
     NoPublicKey(PathBuf),
     #[error("auth.public_key_file {0} holds more than one key, and it would not be clear which one counts")]
     Several(PathBuf),
     #[error("the public key in auth.public_key_file {path} is damaged: {why}")]
     Damaged { path: PathBuf, why: String },
-    #[error("the public key in auth.public_key_file {path} is {what}; RSA of 2048 to 8192 bits, EC on P-256 and Ed25519 are understood")]
+    #[error(
+        "the public key in auth.public_key_file {path} is {what}; RSA of 2048 to 8192 bits, EC on P-256 and Ed25519 are understood"
+    )]
     Unusable { path: PathBuf, what: String },
 }
 
