@@ -15,3 +15,4 @@ mod shutdown;
 mod support;
 mod systemd;
 mod tls;
+mod tokens;
