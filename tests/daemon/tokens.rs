@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::client::Closed;
 use crate::support::daemon::TLS;
 use crate::support::site::{PUBLIC, SECRET, Site, but, claims, seconds};
-use crate::support::{Chat, Daemon, Setup, until};
+use crate::support::{Chat, Daemon, Setup, left_out, until};
 
 /// A daemon with TLS, this configuration, and what may be known of these sites' keys.
 #[track_caller]
@@ -253,7 +253,8 @@ fn a_token_is_not_written_down() {
     ann.frame("joined");
     ann.say("hello");
     until("it is heard", || text.text().ends_with("hello").then_some(()));
-    let seen = [daemon.json(&["list"]).to_string(), daemon.ctl(&["info", &ann.id.to_string()]).stdout, daemon.log()];
+    let seen =
+        [daemon.json(&["list"]).to_string(), daemon.json(&["show", &ann.id.to_string()]).to_string(), daemon.log()];
     for seen in seen {
         for token in [&good, &bad] {
             for part in token.split('.').skip(1) {
@@ -387,7 +388,7 @@ fn the_mode_is_changed_by_a_reload() {
 fn a_session_ends_with_its_token() {
     let site = Site::hmac();
     let daemon = daemon(SECRET, &[&site]);
-    let short = site.token(&but(claims("ann"), json!({"exp": seconds(3)})));
+    let short = site.token(&but(claims("ann"), json!({"exp": seconds(5)})));
     let (chat, _) = enter(&daemon, &short);
     let text = Chat::open(daemon.connect(), "/wss", &bearer(&short));
     let (mut bob, _) = enter(&daemon, &site.token(&claims("bob")));
@@ -439,4 +440,29 @@ fn welcome_tells_the_roles() {
     assert_eq!(roles(json!(["poet", "moderator"])), json!(["moderator"]));
     assert_eq!(roles(json!(["poet"])), Value::Null);
     assert_eq!(roles(Value::Null), Value::Null);
+}
+
+/// The site of docs/OPERATING.md, as it stands there.
+#[test]
+fn the_documented_site_makes_good_tokens() {
+    let document = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/OPERATING.md")).unwrap();
+    let (_, rest) = document.split_once("```php\n").expect("the document has PHP in it");
+    let (php, _) = rest.split_once("```").expect("it ends");
+    let site = Site::hmac();
+    let daemon = daemon(SECRET, &[&site]);
+    let secret = daemon.folder().join("secret");
+    let script = daemon.folder().join("site.php");
+    assert!(php.contains("/etc/php/chat.secret"), "{php}");
+    let php = php.replace("/etc/php/chat.secret", secret.to_str().unwrap());
+    fs::write(&script, format!("{php}\necho chat_token('42', 'Änn 安');\n")).unwrap();
+    let ran = match std::process::Command::new("php").arg(&script).output() {
+        Ok(ran) => ran,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return left_out("php is not installed: the documented site is not tried out");
+        }
+        Err(error) => panic!("{error}"),
+    };
+    assert!(ran.status.success() && ran.stderr.is_empty(), "{ran:?}");
+    let welcome = enter(&daemon, &String::from_utf8(ran.stdout).unwrap()).1;
+    assert_eq!((&welcome["user"], &welcome["nick"]), (&json!("42"), &json!("Änn 安")));
 }
