@@ -45,6 +45,8 @@ pub enum DaemonError {
     #[error(transparent)]
     Tls(#[from] crate::tls::TlsError),
     #[error(transparent)]
+    Key(#[from] crate::token::KeyError),
+    #[error(transparent)]
     Control(#[from] crate::control::bind::BindError),
     #[error(transparent)]
     Place(#[from] crate::control::places::PlaceError),
@@ -176,7 +178,10 @@ impl Daemon {
         match request {
             DaemonRequest::Info(reply) => drop(reply.send(self.info())),
             DaemonRequest::Certificate(reply) => drop(reply.send(self.certificate())),
-            DaemonRequest::Token { reply, .. } => drop(reply.send(Err("no secret is configured".into()))),
+            DaemonRequest::Token { wish, reply } => {
+                let token = self.shared.tokens.load().mint(&wish, SystemTime::now());
+                drop(reply.send(token.map_err(|why| why.to_string())));
+            }
             DaemonRequest::Reload { reply, .. } => drop(reply.send(Err("the daemon is stopping".into()))),
         }
     }

@@ -19,4 +19,5 @@ pub mod sanctions;
 pub mod state;
 pub mod systemd;
 pub mod tls;
+pub mod token;
 pub mod wire;

@@ -149,7 +149,13 @@ impl Collector for Numbers {
         counter(out, "wschat_messages", "Stored entries of rooms since the start.", counts.messages)?;
         let log = counts.log;
         let healthy = whole(usize::from(counts.health == Health::Good));
-        gauge(out, "wschat_log_healthy", "1 while the room log can store, 0 while messages are refused.", None, healthy)?;
+        gauge(
+            out,
+            "wschat_log_healthy",
+            "1 while the room log can store, 0 while messages are refused.",
+            None,
+            healthy,
+        )?;
         counter(out, "wschat_log_commits", "Commits of the room log, each of one or more entries.", log.commits)?;
         counter(out, "wschat_log_entries", "Entries that the room log has committed.", log.entries)?;
         counter(out, "wschat_log_refused", "Requests refused because the room log could not store.", log.refused)?;

@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use super::form::{Choice, Count, Flag, Form, Item, Rooms, Size, Speed, Time, Wrong};
+use super::form::{Choice, Count, Flag, Form, Item, Label, Rooms, Size, Speed, Time, Wrong};
 use super::place::{File, ListenAddress, Networks, OriginList, Socket, TcpPlace, UrlPath};
-use super::{Config, Level, Listen, Locale, Store, TlsFiles};
+use super::{AuthMode, Config, Level, Listen, Locale, Store, TlsFiles};
 
 /// What a configuration is while it is read: states that [`Config`] cannot hold included.
 #[derive(Clone)]
@@ -174,6 +174,11 @@ pub(super) static TABLES: LazyLock<Vec<Table>> = LazyLock::new(|| {
         Table { name: "tls", doc: "The certificate.", keys: tls() },
         Table { name: "paths", doc: "Which path answers what; \"\" turns it off. No two are alike.", keys: paths() },
         Table { name: "chat", doc: "The chat itself.", keys: chat() },
+        Table {
+            name: "auth",
+            doc: "Who may come in: tokens (JWT, RFC 7519) that the site makes for its users.",
+            keys: auth(),
+        },
         Table { name: "history", doc: "What rooms remember.", keys: history() },
         Table { name: "limits", doc: "What one client, one address and all together may use.", keys: limits() },
         Table { name: "timeouts", doc: "How long is waited, and for what.", keys: timeouts() },
@@ -270,6 +275,45 @@ fn chat() -> Vec<Key<Draft>> {
             Reload,
             OriginList,
             "Pages that may connect, besides those that come from the daemon's own origin. [\"*\"] allows any."
+        ),
+    ]
+}
+
+fn auth() -> Vec<Key<Draft>> {
+    vec![
+        key!(
+            Draft,
+            "mode" = config.auth.mode,
+            Reload,
+            Choice(&[("open", AuthMode::Open), ("token", AuthMode::Token)]),
+            "\"open\" lets guests in and honours a token where one is given; \"token\" demands one of everybody, and \
+             needs a key. Who is connected stays."
+        ),
+        key!(
+            Draft,
+            "secret_file" = config.auth.secret_file,
+            Reload,
+            File,
+            "The file whose content is the secret that the site and the daemon share, for tokens signed with HS256: at \
+             least 32 bytes, such as \"openssl rand -hex 32\" prints them; line ends after it do not count. The user \
+             wschat must be able to read it, and others should not. A reload reads it again, whether or not its name \
+             changed."
+        ),
+        key!(
+            Draft,
+            "public_key_file" = config.auth.public_key_file,
+            Reload,
+            File,
+            "The public key, in PEM, of a site that signs with a private one: an RSA key of at least 2048 bits takes \
+             RS256, an EC key on P-256 takes ES256, an Ed25519 key takes EdDSA, and none takes anything else. A reload \
+             reads it again, whether or not its name changed."
+        ),
+        key!(
+            Draft,
+            "audience" = config.auth.audience,
+            Reload,
+            Label,
+            "What a token's aud must be or hold. Where it is \"\", aud is not looked at."
         ),
     ]
 }

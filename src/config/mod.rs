@@ -41,6 +41,7 @@ pub struct Config {
     pub tls: Tls,
     pub paths: Paths,
     pub chat: Chat,
+    pub auth: Auth,
     pub history: History,
     pub limits: Limits,
     pub timeouts: Timeouts,
@@ -106,6 +107,27 @@ pub enum Origins {
     Any,
     /// Each `scheme://host[:port]` in lower case.
     These(Vec<String>),
+}
+
+/// Who may come in. With [`AuthMode::Token`] there is at least one key.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Auth {
+    pub mode: AuthMode,
+    /// Whose content is the secret of HS256.
+    pub secret_file: Option<PathBuf>,
+    /// A public key in PEM.
+    pub public_key_file: Option<PathBuf>,
+    /// What `aud` must name.
+    pub audience: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AuthMode {
+    /// Guests may come in, and a token is honoured.
+    #[default]
+    Open,
+    /// Nobody comes in without a token.
+    Token,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -271,6 +293,7 @@ impl Default for Config {
                 locale: Locale::En,
                 allowed_origins: Origins::These(Vec::new()),
             },
+            auth: Auth::default(),
             history: History {
                 store: Store::Sqlite,
                 path: None,

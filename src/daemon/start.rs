@@ -34,6 +34,7 @@ use crate::net::{Shared, worker};
 use crate::sanctions::Saver;
 use crate::state::{Phase, State};
 use crate::tls::{self, Certificates};
+use crate::token::Tokens;
 use crate::{journal, metrics, sanctions, systemd};
 
 /// Requests of operators that may wait; beyond, they are told that the daemon is busy.
@@ -85,6 +86,7 @@ fn start(
     } else {
         None
     };
+    let tokens = Tokens::load(&config.auth)?;
     let runtime = Builder::new_current_thread().enable_all().build().map_err(io("cannot start tokio".into()))?;
     let _inside = runtime.enter();
     // Whoever asked us to stop while we start is heard.
@@ -106,6 +108,7 @@ fn start(
         page: ArcSwap::from_pointee(Page::new(config.paths.json.as_deref().unwrap_or_default())),
         gate: Gate::new(GateLimits::new(&config.limits, descriptors)),
         guests: guest_key()?,
+        tokens: ArcSwap::from_pointee(tokens),
         state: state.clone(),
         tls: certificates.clone().map(tls::server_config).transpose()?,
         hub: hub_sender,

@@ -16,3 +16,4 @@ mod shutdown;
 mod support;
 mod systemd;
 mod tls;
+mod tokens;
