@@ -12,6 +12,7 @@ mod tell;
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Instant, SystemTime};
@@ -19,14 +20,14 @@ use std::time::{Instant, SystemTime};
 use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::admin::{Closed, Event, EventKind, HubRequest};
-use crate::chat::event::{Dialect, Effect, Input, LogFailure, LogReply, LogRequest, Now, Settings};
+use crate::chat::event::{Dialect, Effect, Input, LogFailure, LogReply, LogRequest, Now, Settings, Ticket};
 use crate::chat::hub::Hub;
 use crate::chat::id::{ConnId, RoomId};
 use crate::chat::sanction::Sanction;
 use crate::config::Config;
 use crate::guest::GuestKey;
 use crate::log::{Health, Log, Retention};
-use crate::peer::Peer;
+use crate::peer::{Peer, network};
 use crate::receipt::Receipt;
 use crate::sanctions::{Saved, Saver};
 use crate::wire::close;
@@ -309,6 +310,13 @@ impl HubTask {
         None
     }
 
+    /// For whom a page is to be read: the connection and what counts as its address.
+    fn reader_of(&self, request: &LogRequest) -> Option<(ConnId, IpAddr, Ticket)> {
+        let LogRequest::Read { ticket, .. } = request else { return None };
+        let conn = self.chat.reader(*ticket)?;
+        Some((conn, network(self.clients.get(&conn)?.peer.address), *ticket))
+    }
+
     /// Those who keep their page too long while others wait for theirs.
     fn close_stuck(&mut self) {
         while let Some(conn) = self.pages.stuck(self.started.elapsed()) {
@@ -331,7 +339,7 @@ impl HubTask {
             Effect::SendPage { conn, frames } => {
                 let Some(client) = self.clients.get(&conn) else { return };
                 let bytes = self.encoder.page_for(&frames, client.peer.dialect);
-                self.pages.sent(conn, bytes.len(), now.mono);
+                self.pages.sent(conn, network(client.peer.address), bytes.len(), now.mono);
                 self.workers[client.worker].push(ToWorker::SendPage { id: conn, bytes });
             }
             Effect::Publish { room, frame, instead } => {
@@ -367,11 +375,9 @@ impl HubTask {
                     self.workers[client.worker].push(ToWorker::Close { id: conn, close });
                 }
             }
-            Effect::Log(request) => match &request {
-                LogRequest::Read { ticket, .. } if let Some(conn) = self.chat.reader(*ticket) => {
-                    self.pages.want(conn, *ticket, request);
-                }
-                _ => self.log.submit(request, now.wall),
+            Effect::Log(request) => match self.reader_of(&request) {
+                Some((conn, address, ticket)) => self.pages.want(conn, address, ticket, request),
+                None => self.log.submit(request, now.wall),
             },
             Effect::Moderated { id, result } => self.asked.moderated(id, result),
             Effect::SaveSanctions { version, sanctions } => self.saver.save(version, sanctions),

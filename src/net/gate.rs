@@ -8,12 +8,13 @@
 //! while anything waits, and never on the path of a message.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::chat::rate::TokenBucket;
 use crate::config::Limits;
+use crate::peer::network;
 
 /// Addresses that are remembered; beyond it, those that have nothing open and have recovered are
 /// forgotten. About 2 MiB.
@@ -150,7 +151,7 @@ impl Gate {
         }
         let most = inner.limits.clients_per_ip.saturating_add(BESIDES);
         let mut refusal = None;
-        let mut key = address.map(key);
+        let mut key = address.map(network);
         if let Some(known) = key.map(|key| inner.address(key, now)) {
             match known {
                 Some(entry) if entry.sockets >= most => return Entry::Close,
@@ -183,7 +184,7 @@ impl Gate {
         if inner.clients >= limits.clients {
             return Err(Refusal::TooMany);
         }
-        let mut key = address.map(key);
+        let mut key = address.map(network);
         if let Some(known) = key.map(|key| inner.address(key, now)) {
             match known {
                 Some(entry) => {
@@ -260,17 +261,6 @@ impl Address {
 
     fn is_forgettable(&self, now: Duration) -> bool {
         self.sockets == 0 && self.clients == 0 && self.handshakes.is_full(now) && self.refusals.is_full(now)
-    }
-}
-
-/// What counts as one address: IPv4 whole, IPv6 by its /64, since one host has all of those.
-fn key(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
     }
 }
 
