@@ -387,15 +387,17 @@ fn limits() -> Vec<Key<Draft>> {
             "clients_per_ip" = config.limits.clients_per_ip,
             Reload,
             Count { least: 1, most: 10_000_000 },
-            "Connections from one address (IPv6: from one /64). More get 429. Connections from this machine itself do \
-             not count, unless a proxy forwards them for another address."
+            "WebSockets from one address (IPv6: from one /64). More get 429. Besides them an address may have 16 \
+             connections more in all, for pages and requests under way; what it opens beyond is closed unread. \
+             Connections from this machine itself do not count, unless a proxy forwards them for another address."
         ),
         key!(
             Draft,
             "handshakes_per_ip" = config.limits.handshakes_per_ip,
             Reload,
             Speed,
-            "New connections from one address (IPv6: from one /64). More get 429."
+            "New connections from one address (IPv6: from one /64). More get 429; where those are many as well, they \
+             are closed unread."
         ),
         key!(
             Draft,

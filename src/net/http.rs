@@ -35,6 +35,8 @@ use crate::token::TokenError;
 /// A request's head may have this many bytes and this many lines.
 const HEAD_BYTES: usize = 16 * 1024;
 const HEAD_LINES: usize = 100;
+/// After so many requests a connection is closed, so that handshakes are what an address is limited by.
+const REQUESTS: u32 = 100;
 /// What is read and thrown away of a body or of whatever comes after a refusal.
 const LINGER_BYTES: usize = 256 * 1024;
 /// Told to those who are refused for lack of room.
@@ -86,7 +88,7 @@ pub async fn serve(
         answered.set(answered.get() + 1);
         let mut answer = room.answer(&request, &granted);
         let upgraded = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if !upgraded && worker.shared.state.phase() >= Phase::Draining {
+        if !upgraded && (answered.get() >= REQUESTS || worker.shared.state.phase() >= Phase::Draining) {
             answer = close_after(answer);
         }
         ready(Ok::<_, Infallible>(answer))
@@ -308,11 +310,7 @@ impl Room<'_> {
             None => Some(self.peer.ip()).filter(|ip| !ip.is_loopback()),
         };
         let gate = &self.worker.shared.gate;
-        if forwarded.is_some() {
-            // A direct peer's handshake has been counted when it was accepted.
-            gate.handshake(limited).map_err(|r| Box::new(refuse(r)))?;
-        }
-        let place = gate.client(limited).map_err(|r| Box::new(refuse(r)))?;
+        let place = gate.client(limited, forwarded.is_some()).map_err(|r| Box::new(refuse(r)))?;
 
         let mut answer = Response::new(Full::default());
         *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
