@@ -27,7 +27,7 @@ fn certificate() -> CertificateView {
 }
 
 /// The command on a terminal of its own, with `input` typed into it.
-fn on_terminal(daemon: &Daemon, arguments: &str, input: &str) -> Ran {
+pub fn on_terminal(daemon: &Daemon, arguments: &str, input: &str) -> Ran {
     let mut command = Command::new("script");
     command
         .args(["-qefc", &format!("{} {arguments}", env!("CARGO_BIN_EXE_wschatctl")), "/dev/null"])
@@ -39,7 +39,7 @@ fn on_terminal(daemon: &Daemon, arguments: &str, input: &str) -> Ran {
 }
 
 #[track_caller]
-fn ends(ran: &Ran, status: i32, words: &str) {
+pub fn ends(ran: &Ran, status: i32, words: &str) {
     assert_eq!(ran.status, status, "{ran:?}");
     assert!(ran.stderr.contains(words), "{words:?} in {ran:?}");
     assert!(ran.stderr.lines().count() <= 1 || status == 64, "one line: {ran:?}");

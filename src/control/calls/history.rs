@@ -98,7 +98,9 @@ impl Desk<'_> {
             // Where the stream has begun anew meanwhile, the rest of the old one is gone.
             let same = page.epoch == epoch;
             page.entries.retain(|entry| same && entry.seq <= to);
-            cursor = page.entries.last().map_or(to.max(cursor), |entry| entry.seq);
+            // Where nothing has come of what was asked for, there is nothing up to the end.
+            let nothing = if want > 0 { to.max(cursor) } else { cursor };
+            cursor = page.entries.last().map_or(nothing, |entry| entry.seq);
             left = left.saturating_sub(page.entries.len() as u64);
             let newer = left == 0 && cursor < to;
             let page = shown(room, &page, older || newer);
