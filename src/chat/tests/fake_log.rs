@@ -105,6 +105,14 @@ impl FakeLog {
         reply
     }
 
+    /// A room that is not open is forgotten, as where too many are unused: it begins anew.
+    pub fn forget(&mut self, name: &RoomName) {
+        if !self.queues.contains_key(name) && !self.done.contains_key(name) {
+            self.streams.remove(name);
+            self.said.retain(|(room, ..), _| room != name);
+        }
+    }
+
     /// The daemon has ended: what it was not told, and what was not done, is lost.
     pub fn restart(&mut self) {
         self.queues.clear();

@@ -9,6 +9,7 @@ use super::fake_log::FakeLog;
 
 /// What one client knows of a room.
 pub struct View {
+    pub epoch: Arc<str>,
     /// The seq that must come next.
     pub next: Seq,
     /// Until the first entry: it may also begin earlier, from here.
@@ -201,7 +202,8 @@ impl Peer {
         // Requests that wait behind a leave are still to be answered.
         asked.retain(|(re, _)| *re > joined.re);
         let next = joined.seq + 1;
-        let mut view = View { next, earliest: None, members, deleted: BTreeSet::new(), purged: 0 };
+        let (epoch, deleted) = (joined.epoch.clone(), BTreeSet::new());
+        let mut view = View { epoch, next, earliest: None, members, deleted, purged: 0 };
         if joined.recovered {
             match (self.views.get(&joined.room), self.resume.remove(&joined.room)) {
                 (Some(old), _) => assert_eq!(old.next, view.next, "joined again"),

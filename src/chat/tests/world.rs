@@ -40,6 +40,8 @@ pub struct World {
     /// What operators have asked and not been answered; and the answers.
     pub asked: BTreeSet<u64>,
     pub moderated: BTreeMap<u64, Result<Outcome, ActionError>>,
+    /// What has come about, and how often: that a schedule reaches what it is there for.
+    pub tally: BTreeMap<String, u64>,
     last_conn: u64,
     last_action: u64,
 }
@@ -67,6 +69,7 @@ impl World {
             in_force: BTreeMap::new(),
             asked: BTreeSet::new(),
             moderated: BTreeMap::new(),
+            tally: BTreeMap::new(),
             last_conn: 0,
             last_action: 0,
         }
@@ -212,6 +215,12 @@ impl World {
         }
     }
 
+    /// The log does something that it does not tell yet; `page`: it reads one before all else.
+    pub fn work_ahead(&mut self, name: &RoomName, page: bool) {
+        self.log.wall = self.wall();
+        if page { self.log.read_ahead(name) } else { self.log.work_ahead(name) }
+    }
+
     /// The log answers all it has been asked, and what is asked on that.
     pub fn settle(&mut self) {
         loop {
@@ -235,10 +244,10 @@ impl World {
         self.step(input);
         loop {
             if self.prompt
-                && let Some(name) = self.log.queues.keys().next().cloned()
+                && let Some(name) = self.log.done.keys().chain(self.log.queues.keys()).next().cloned()
             {
                 self.log.wall = self.wall();
-                if let Some(reply) = self.log.answer(&name, false) {
+                if let Some(reply) = self.log.tell(&name).or_else(|| self.log.answer(&name, false)) {
                     self.step(Input::Log(reply));
                 }
             } else if self.prompt
@@ -302,7 +311,9 @@ impl World {
                 }
             }
             Effect::SendAll { frame } => {
-                let welcomed = self.peers.iter().filter(|(_, peer)| peer.user.is_some()).map(|(conn, _)| *conn);
+                // Workers say nothing to those who are on their way out.
+                let here = |peer: &Peer| peer.user.is_some() && peer.closed.is_none();
+                let welcomed = self.peers.iter().filter(|(_, peer)| here(peer)).map(|(conn, _)| *conn);
                 for conn in welcomed.collect::<Vec<_>>() {
                     self.deliver(conn, frame.clone());
                 }
@@ -323,11 +334,14 @@ impl World {
                 assert!(self.members.values().all(|members| !members.contains(&conn)), "{conn} is closed and a member");
                 let peer = self.peers.get_mut(&conn).unwrap();
                 peer.page_under_way = false;
-                peer.views.clear();
+                *self.tally.entry(format!("close {}", close.code)).or_default() += 1;
                 assert_eq!(peer.closed.replace(close), None, "closed twice");
             }
             Effect::Moderated { id, result } => {
                 assert!(self.asked.remove(&id), "an answer that nobody waits for");
+                let words = format!("{result:?}");
+                let kind = words.split([' ', '(', '{']).take(2).collect::<Vec<_>>().join(" ");
+                *self.tally.entry(kind).or_default() += 1;
                 self.moderated.insert(id, result);
             }
             Effect::SaveSanctions { version, sanctions } => {
@@ -380,6 +394,7 @@ impl World {
             assert!(!self.is_banned(&welcome.user, row.addr), "{} is banned and welcome", welcome.user);
             assert!(row.token_exp.is_none_or(|end| end > self.wall()), "welcomed with a token that has ended");
         }
+        *self.tally.entry(kind(&frame)).or_default() += 1;
         let small = self.hub.settings().presence_limit > 100;
         let peer = self.peers.get_mut(&conn).unwrap_or_else(|| panic!("{frame:?} to {conn}, which is gone"));
         peer.hears(frame, &self.log, small);
@@ -387,36 +402,41 @@ impl World {
 
     /// What must hold between any two inputs.
     fn check(&self) {
-        for (conn, peer) in &self.peers {
+        let due = self.hub.next_deadline().is_some_and(|at| at <= self.mono);
+        let mut views = 0;
+        for (conn, peer) in self.peers.iter().filter(|(_, peer)| peer.closed.is_none()) {
             let token_exp = self.hub.client(*conn).and_then(|client| client.token_exp);
-            let due = self.hub.next_deadline().is_some_and(|at| at <= self.mono);
-            let ended = token_exp.is_some_and(|end| end <= self.wall());
-            assert!(!ended || due || peer.closed.is_some(), "the token of {conn} has ended");
-            for (name, view) in &peer.views {
-                let row = self.hub.room(name).expect("a room that one is in");
-                assert!(self.hub.members(name).any(|member| member == *conn));
+            assert!(due || token_exp.is_none_or(|end| end > self.wall()), "the token of {conn} has ended");
+            views += peer.views.len();
+        }
+        let none = BTreeSet::new();
+        for row in self.hub.rooms() {
+            let name = row.name;
+            let conns: BTreeSet<ConnId> = self.hub.members(name).collect();
+            let users: Vec<_> = self.hub.users_in(name).collect();
+            let of_users: BTreeSet<ConnId> = users.iter().flat_map(|user| &user.conns).copied().collect();
+            assert_eq!(conns, of_users, "connections and users of {name} do not match");
+            let entered = self.members.get(&row.id).unwrap_or(&none);
+            assert!(entered.is_subset(&conns), "members of {name} at the workers");
+            for conn in conns {
+                let peer = &self.peers[&conn];
+                let view = peer.views.get(name).expect("a member knows that it is one");
+                views -= 1;
                 // Who hears the room knows all of it; who catches up knows no more than there is.
-                let hears = self.members.get(&row.id).is_some_and(|members| members.contains(conn));
                 assert!(view.next <= row.head + 1);
+                let hears = entered.contains(&conn);
                 assert!(!hears || view.next == row.head + 1, "{conn} hears {name} and misses something");
                 if let Some(members) = &view.members {
                     // Its own new nick it knows by the ack, not by presence.
                     let own = peer.user.as_ref();
-                    let here = self.hub.users_in(name).filter(|row| Some(row.user) != own);
-                    let here: Vec<_> = here.map(|row| (row.user, row.nick)).collect();
-                    let told: Vec<_> = members.iter().filter(|(user, _)| Some(*user) != own).collect();
-                    assert_eq!(told, here, "what {conn} knows of {name}");
+                    let here = users.iter().map(|row| (row.user, row.nick)).filter(|(user, _)| Some(*user) != own);
+                    let told = members.iter().filter(|(user, _)| Some(*user) != own);
+                    assert!(told.eq(here), "what {conn} knows of {name}: {members:?} of {users:?}");
                     assert!(own.is_none_or(|own| members.contains_key(own)));
                 }
             }
         }
-        for row in self.hub.rooms() {
-            let conns: BTreeSet<ConnId> = self.hub.members(row.name).collect();
-            let of_users: BTreeSet<ConnId> = self.hub.users_in(row.name).flat_map(|user| user.conns).collect();
-            assert_eq!(conns, of_users, "connections and users of {} do not match", row.name);
-            let entered = self.members.get(&row.id).cloned().unwrap_or_default();
-            assert!(entered.is_subset(&conns), "members of {} at the workers", row.name);
-        }
+        assert_eq!(views, 0, "somebody sees a room that it is not in");
     }
 
     // What is seen.
@@ -433,6 +453,22 @@ impl World {
 
     pub fn forget_inboxes(&mut self) {
         self.peers.values_mut().for_each(|peer| peer.inbox.clear());
+    }
+}
+
+/// What sort of frame it is.
+fn kind(frame: &ServerFrame) -> String {
+    match frame {
+        ServerFrame::Joined(joined) if joined.recovered => "recovered".to_owned(),
+        ServerFrame::Entry { entry, .. } => match &entry.record.body {
+            Body::Message { text: Some(_), .. } => "message".to_owned(),
+            Body::Message { text: None, .. } => "deleted message".to_owned(),
+            Body::Deleted { .. } => "deletes".to_owned(),
+            Body::Purged => "purges".to_owned(),
+            Body::Event { .. } => "event".to_owned(),
+        },
+        ServerFrame::Error(error) => format!("error {}", error.code.as_str()),
+        other => short(other).split(' ').next().unwrap_or_default().to_owned(),
     }
 }
 
