@@ -6,9 +6,14 @@ mod crash;
 mod database;
 mod line;
 mod progress;
+mod resume;
 #[path = "../daemon/support/mod.rs"]
 #[expect(dead_code, reason = "what the tests of the daemon need is not all needed here")]
 mod support;
+
+/// Nobody is cut for speaking fast, or for coming often.
+const FAST: &str = "\
+[limits]\nrate = \"1000000/s\"\nburst = 1000000\nhandshakes_per_ip = \"1000000/s\"\nclients_per_ip = 1000000\n";
 
 /// The number that all of a test's choices come from: that of `WSCHAT_SEED`, or a new one. It is
 /// printed, and seen where the test fails.
