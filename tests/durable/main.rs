@@ -4,9 +4,11 @@
 mod actor;
 mod crash;
 mod database;
+mod disk_full;
 mod line;
 mod progress;
 mod resume;
+mod store;
 #[path = "../daemon/support/mod.rs"]
 #[expect(dead_code, reason = "what the tests of the daemon need is not all needed here")]
 mod support;

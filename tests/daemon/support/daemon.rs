@@ -225,6 +225,28 @@ impl Daemon {
         Daemon::start(&format!("{TLS}{config}"))
     }
 
+    /// Waits until it serves or ends, and says which.
+    pub fn comes_up(&mut self) -> bool {
+        let ended = until("the daemon serves or ends", || match self.has_ended() {
+            Some(_) => Some(true),
+            None => {
+                let status = Caller::connect(&self.control_socket())?.ask("Status", Value::Null).ok()?;
+                (status["pid"] == self.pid() && status["state"] == "serving").then_some(false)
+            }
+        });
+        if !ended {
+            self.serves();
+        }
+        !ended
+    }
+
+    /// The setup of one that has ended by itself.
+    pub fn ended(mut self) -> Setup {
+        self.wait();
+        self.child = None;
+        self.setup.take().expect("not yet taken")
+    }
+
     /// Waits until it serves, and learns where it listens.
     #[track_caller]
     pub fn serves(&mut self) {
