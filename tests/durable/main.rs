@@ -12,6 +12,8 @@ mod store;
 #[path = "../daemon/support/mod.rs"]
 #[expect(dead_code, reason = "what the tests of the daemon need is not all needed here")]
 mod support;
+mod torn;
+mod volatile;
 
 /// Nobody is cut for speaking fast, or for coming often.
 const FAST: &str = "\
