@@ -279,25 +279,51 @@ fn history() -> Vec<Key<Draft>> {
             Draft,
             "store" = config.history.store,
             Restart,
-            Choice(&[("memory", Store::Memory), ("none", Store::None)]),
-            "Where messages are kept: \"memory\" keeps them until the daemon stops, \"none\" not at all. \
-             In memory, all rooms together keep at most 256 MiB: beyond that, rooms that nobody uses lose \
-             their messages, then the largest room its oldest ones. Rooms that nobody uses, other than \
-             the default ones, may be forgotten."
+            Choice(&[("sqlite", Store::Sqlite), ("memory", Store::Memory), ("none", Store::None)]),
+            "Where messages are kept: \"sqlite\" in a database on disk, and a message is acknowledged once it is there; \
+             \"memory\" until the daemon stops; \"none\" not at all. In memory, all rooms together keep at most \
+             256 MiB: beyond that, rooms that nobody uses lose their messages, then the largest room its oldest ones. \
+             Rooms that nobody uses, other than the default ones, may be forgotten there."
+        ),
+        key!(
+            Draft,
+            "path" = config.history.path,
+            Restart,
+            File,
+            "The database of \"sqlite\"; \"\" is wschat.db in the state folder. Its folder must be there, and the user \
+             wschat must be able to make files in it."
         ),
         key!(
             Draft,
             "keep" = config.history.keep,
             Reload,
             Count { least: 1, most: 100_000_000 },
-            "Messages that a room keeps at the most; in memory fewer where all rooms would pass 256 MiB."
+            "Messages that a room keeps at the most; fewer where all rooms would pass max_size, or in memory 256 MiB."
         ),
         key!(
             Draft,
             "keep_for" = config.history.keep_for,
             Reload,
             Time { least: secs(1), most: secs(36_500 * DAY) },
-            "How long a message is kept at the most; in memory less where all rooms would pass 256 MiB."
+            "How long a message is kept at the most, give or take a minute; less where all rooms would pass max_size, \
+             or in memory 256 MiB."
+        ),
+        key!(
+            Draft,
+            "max_size" = config.history.max_size,
+            Reload,
+            Size { least: 0, most: 1 << 50 },
+            "The size up to which the database of \"sqlite\" may fill; \"0B\" for any. Beyond it the rooms that take \
+             the most lose their oldest messages. The file does not shrink: the space in it is used again. Beside it \
+             lies a journal of up to 32 MiB."
+        ),
+        key!(
+            Draft,
+            "commit_every" = config.history.commit_every,
+            Restart,
+            Time { least: Duration::ZERO, most: secs(1) },
+            "The least time between two commits of \"sqlite\": what is said meanwhile is committed, delivered and \
+             acknowledged together. After a silence the first message is committed at once."
         ),
     ]
 }

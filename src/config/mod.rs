@@ -110,14 +110,27 @@ pub enum Origins {
 #[derive(Clone, Debug, PartialEq)]
 pub struct History {
     pub store: Store,
+    /// The database; `None`: [`History::FILE`] in the state folder.
+    pub path: Option<PathBuf>,
     /// Messages a room keeps.
     pub keep: u64,
     /// How long a message is kept.
     pub keep_for: Duration,
+    /// Bytes of the database, for all rooms; 0: any number.
+    pub max_size: usize,
+    /// The least time between two commits to the database.
+    pub commit_every: Duration,
+}
+
+impl History {
+    /// The database's name where none is configured.
+    pub const FILE: &str = "wschat.db";
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Store {
+    /// Kept in a database on disk.
+    Sqlite,
     /// Kept until the daemon stops.
     Memory,
     /// Nothing is kept.
@@ -251,7 +264,14 @@ impl Default for Config {
                 locale: Locale::En,
                 allowed_origins: Origins::These(Vec::new()),
             },
-            history: History { store: Store::Memory, keep: 10_000, keep_for: Duration::from_secs(30 * 24 * 3600) },
+            history: History {
+                store: Store::Sqlite,
+                path: None,
+                keep: 10_000,
+                keep_for: Duration::from_secs(30 * 24 * 3600),
+                max_size: 4 << 30,
+                commit_every: Duration::from_millis(2),
+            },
             limits: Limits {
                 clients: 0,
                 clients_per_ip: 100,

@@ -29,6 +29,7 @@ pub(super) fn read(text: &str, base: &Path) -> Result<Config, Vec<Mistake>> {
     let listens = reader.root(tree.get_ref(), &mut draft);
     if errors.is_empty() {
         reader.check_tls(&mut draft, base);
+        draft.config.history.path = draft.config.history.path.take().map(|path| base.join(path));
         reader.check_listens(&listens, &draft);
         reader.check_paths(&draft);
         reader.check_limits(&draft);

@@ -85,7 +85,7 @@ impl Form for File {
     }
 
     fn expected(&self) -> String {
-        r#"the path of a file, absolute or from the configuration file's folder, or "" for none"#.into()
+        r#"the path of a file, absolute or from the configuration file's folder, or """#.into()
     }
 }
 

@@ -117,9 +117,6 @@ fn what_comes_later_is_unknown_now() {
         "[metrics]\nlisten = \"\"",
         "[tls]\nredirect_from = \"\"",
         "[[listen]]\naddress = \"[::]:1\"\nproxy_protocol = false",
-        "[history]\npath = \"\"",
-        "[history]\ncommit_every = \"2ms\"",
-        "[history]\nstore = \"sqlite\"",
     ] {
         refused(text, &[]);
     }
@@ -279,7 +276,7 @@ level = "debug"
         let restart: Vec<&str> =
             table.keys.iter().filter(|key| key.takes == key::Takes::Restart).map(|key| key.name).collect();
         let expected: &[&str] = match table.name {
-            "history" => &["store"],
+            "history" => &["store", "path", "commit_every"],
             "control" => &["socket", "push_socket"],
             _ => &[],
         };
@@ -399,8 +396,18 @@ fn any_config() -> impl Strategy<Value = Config> {
             allowed_origins,
         },
     );
-    let history = (select(vec![Store::Memory, Store::None]), 1u64..=100_000_000, time(1, 36_500 * 86_400))
-        .prop_map(|(store, keep, keep_for)| History { store, keep, keep_for });
+    let stores = select(vec![Store::Sqlite, Store::Memory, Store::None]);
+    let commit_every = (0u64..=1000).prop_map(Duration::from_millis);
+    let history =
+        (stores, option::of(file()), 1u64..=100_000_000, time(1, 36_500 * 86_400), 0usize..=1 << 50, commit_every)
+            .prop_map(|(store, path, keep, keep_for, max_size, commit_every)| History {
+                store,
+                path,
+                keep,
+                keep_for,
+                max_size,
+                commit_every,
+            });
     let limits = (
         (0usize..=10_000_000, 1usize..=10_000_000, rate(), rate(), 1u32..=1_000_000),
         (128usize..=16 << 20, 0.0..=1.0, 0.0..=1.0, 3usize..=10_000),

@@ -35,6 +35,8 @@ impl Daemon {
         new.listen.clone_from(&old.listen);
         new.control.clone_from(&old.control);
         new.history.store = old.history.store;
+        new.history.path.clone_from(&old.history.path);
+        new.history.commit_every = old.history.commit_every;
 
         let replaced = match (&self.certificates, certificate) {
             (Some(certificates), Some(loaded)) => certificates.replace(loaded),

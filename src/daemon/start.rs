@@ -19,14 +19,14 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use super::{Daemon, DaemonError, Signals, reload, status_line};
 use crate::admin::Admin;
 use crate::cli::exit;
-use crate::config::Config;
+use crate::config::{Config, History, Store};
 use crate::control::bind::{self, SocketFile};
 use crate::control::places::{self, Environment};
 use crate::control::server::{self, Access};
 use crate::guest::GuestKey;
 use crate::hub::link::ToWorker;
 use crate::hub::{self, HubTask, Inboxes, Order, link};
-use crate::log::MemoryLog;
+use crate::log::{self, Log, MemoryLog, SqliteLog};
 use crate::net::gate::{Gate, GateLimits};
 use crate::net::listen::{self, Listener};
 use crate::net::page::Page;
@@ -123,7 +123,8 @@ fn start(
         threads.push(thread(format!("wschat-worker{index}"), move || worker::run(index, shared, orders, handed))?);
     }
     let mut rng: StdRng = rand::make_rng();
-    let log = Box::new(MemoryLog::new(hub::retention(&config), StdRng::from_rng(&mut rng)));
+    let log = open_log(&config, &state_dir, &mut rng)?;
+    let health = log.health();
     let (events, _) = broadcast::channel(EVENTS);
     let kept = |source| DaemonError::Io { what: "bans and mutes".into(), source };
     let sanctions = (Saver::start(&state_dir).map_err(kept)?, sanctions::load(&state_dir).map_err(kept)?);
@@ -197,10 +198,26 @@ fn start(
         workers,
         threads,
         requests,
+        health,
     };
     let status = runtime.block_on(daemon.serve(signals));
     drop(files);
     Ok(status)
+}
+
+/// The log that the configuration names.
+fn open_log(config: &Config, state_dir: &Path, rng: &mut StdRng) -> Result<Box<dyn Log>, DaemonError> {
+    let retention = hub::retention(config);
+    if config.history.store != Store::Sqlite {
+        let kept = if config.history.store == Store::Memory { "in memory, until the daemon stops" } else { "nowhere" };
+        tracing::info!("messages are kept {kept}");
+        return Ok(Box::new(MemoryLog::new(retention, StdRng::from_rng(rng))));
+    }
+    let path = config.history.path.clone().unwrap_or_else(|| state_dir.join(History::FILE));
+    let options = log::Options { path: path.clone(), retention, commit_every: config.history.commit_every };
+    let log = SqliteLog::open(options)?;
+    tracing::info!("messages are kept in {}", path.display());
+    Ok(Box::new(log))
 }
 
 /// Starts a thread that ends the process where it cannot do its work.

@@ -390,5 +390,5 @@ fn settings(config: &Config) -> Settings {
 /// How much the log keeps.
 pub fn retention(config: &Config) -> Retention {
     let keep = if config.history.store == crate::config::Store::None { 0 } else { config.history.keep };
-    Retention { keep, keep_for: config.history.keep_for }
+    Retention { keep, keep_for: config.history.keep_for, max_bytes: config.history.max_size as u64 }
 }
