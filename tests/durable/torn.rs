@@ -12,9 +12,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
-use wschat::chat::event::{
-    Body, Dialect, Entry, HistoryRange, LogReply, LogRequest, Member, Record, Ticket,
-};
+use wschat::chat::event::{Body, Dialect, Entry, HistoryRange, LogReply, LogRequest, Member, Record, Ticket};
 use wschat::chat::id::{Nick, RoomName, Seq, UserId};
 use wschat::log::{Log, Options, Retention, SqliteLog};
 
@@ -40,7 +38,7 @@ impl Store {
     fn open(folder: &Path) -> Self {
         let options = Options {
             path: folder.join("wschat.db"),
-            retention: Retention { keep: KEEP, keep_for: Duration::from_secs(3600) },
+            retention: Retention { keep: KEEP, keep_for: Duration::from_secs(3600), max_bytes: u64::MAX },
             commit_every: Duration::from_millis(1),
         };
         let log = SqliteLog::open(options).unwrap_or_else(|e| panic!("{e}"));
@@ -69,7 +67,13 @@ impl Store {
         let mut all: Vec<Entry> = Vec::new();
         loop {
             let range = HistoryRange::After(all.last().map_or(0, |entry| entry.seq));
-            self.submit(LogRequest::Read { room: room(name), ticket: Ticket(0), range, limit: 100, max_bytes: 1 << 20 });
+            self.submit(LogRequest::Read {
+                room: room(name),
+                ticket: Ticket(0),
+                range,
+                limit: 100,
+                max_bytes: 1 << 20,
+            });
             let LogReply::Page { entries, more, .. } = self.reply() else { panic!("no page") };
             all.extend(entries);
             if !more {
