@@ -190,6 +190,8 @@ impl Daemon {
             config: self.file.as_ref().map(|f| f.display().to_string()),
             certificate_until: self.certificate().map(|view| view.until),
             clients_max: self.shared.gate.limits().clients,
+            store: self.shared.config.load().history.store.as_str(),
+            store_path: None,
         }
     }
 

@@ -137,6 +137,15 @@ pub enum Store {
     None,
 }
 
+impl Store {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Store::Memory => "memory",
+            Store::None => "none",
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
     /// Connections in all; 0: as many as descriptors allow.
