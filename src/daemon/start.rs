@@ -19,7 +19,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use super::{Daemon, DaemonError, Signals, reload, status_line};
 use crate::admin::Admin;
 use crate::cli::exit;
-use crate::config::{Config, History, Store};
+use crate::config::{Config, Store};
 use crate::control::bind::{self, SocketFile};
 use crate::control::places::{self, Environment};
 use crate::control::server::{self, Access};
@@ -208,12 +208,11 @@ fn start(
 /// The log that the configuration names.
 fn open_log(config: &Config, state_dir: &Path, rng: &mut StdRng) -> Result<Box<dyn Log>, DaemonError> {
     let retention = hub::retention(config);
-    if config.history.store != Store::Sqlite {
+    let Some(path) = config.history.database(state_dir) else {
         let kept = if config.history.store == Store::Memory { "in memory, until the daemon stops" } else { "nowhere" };
         tracing::info!("messages are kept {kept}");
         return Ok(Box::new(MemoryLog::new(retention, StdRng::from_rng(rng))));
-    }
-    let path = config.history.path.clone().unwrap_or_else(|| state_dir.join(History::FILE));
+    };
     let options = log::Options { path: path.clone(), retention, commit_every: config.history.commit_every };
     let log = SqliteLog::open(options)?;
     tracing::info!("messages are kept in {}", path.display());
