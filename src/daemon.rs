@@ -187,6 +187,7 @@ impl Daemon {
     }
 
     fn info(&self) -> Info {
+        let history = &self.shared.config.load().history;
         Info {
             version: env!("CARGO_PKG_VERSION"),
             pid: std::process::id(),
@@ -195,8 +196,8 @@ impl Daemon {
             config: self.file.as_ref().map(|f| f.display().to_string()),
             certificate_until: self.certificate().map(|view| view.until),
             clients_max: self.shared.gate.limits().clients,
-            store: self.shared.config.load().history.store.as_str(),
-            store_path: None,
+            store: history.store.as_str(),
+            store_path: history.database(&self.state_dir).map(|path| path.display().to_string()),
         }
     }
 

@@ -148,6 +148,12 @@ pub struct History {
 impl History {
     /// The database's name where none is configured.
     pub const FILE: &str = "wschat.db";
+
+    /// Where the database is, of a daemon with this state folder; `None` where there is none.
+    pub fn database(&self, state_dir: &Path) -> Option<PathBuf> {
+        let path = || self.path.clone().unwrap_or_else(|| state_dir.join(Self::FILE));
+        (self.store == Store::Sqlite).then(path)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,6 +169,7 @@ pub enum Store {
 impl Store {
     pub fn as_str(self) -> &'static str {
         match self {
+            Store::Sqlite => "sqlite",
             Store::Memory => "memory",
             Store::None => "none",
         }

@@ -19,13 +19,13 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use super::{Daemon, DaemonError, Signals, reload, status_line};
 use crate::admin::Admin;
 use crate::cli::exit;
-use crate::config::{Config, History, Store};
+use crate::config::{Config, Store};
 use crate::control::bind::{self, SocketFile};
 use crate::control::places::{self, Environment};
 use crate::control::server::{self, Access};
 use crate::guest::GuestKey;
 use crate::hub::link::ToWorker;
-use crate::hub::{self, HubTask, Inboxes, Order, link};
+use crate::hub::{self, HubTask, Inboxes, Kept, Order, link};
 use crate::log::{self, Log, MemoryLog, SqliteLog};
 use crate::net::gate::{Gate, GateLimits};
 use crate::net::listen::{self, Listener};
@@ -131,9 +131,14 @@ fn start(
     let log = open_log(&config, &state_dir, &mut rng)?;
     let health = log.health();
     let (events, _) = broadcast::channel(EVENTS);
-    let kept = |source| DaemonError::Io { what: "bans and mutes".into(), source };
-    let sanctions = (Saver::start(&state_dir).map_err(kept)?, sanctions::load(&state_dir).map_err(kept)?);
-    let hub_task = HubTask::new(&config, rng.random(), log, sanctions, guest_key()?, inboxes, events.clone(), started);
+    let lost = |source| DaemonError::Io { what: "bans and mutes".into(), source };
+    let kept = Kept {
+        log,
+        saver: Saver::start(&state_dir).map_err(lost)?,
+        sanctions: sanctions::load(&state_dir).map_err(lost)?,
+        guests: guest_key()?,
+    };
+    let hub_task = HubTask::new(&config, rng.random(), kept, inboxes, events.clone(), started);
     let (operators, from_operators) = mpsc::channel(OPERATORS);
     let (orders, from_daemon) = mpsc::channel(ORDERS);
     let inboxes = Inboxes { workers: from_workers, operators: from_operators, daemon: from_daemon };
@@ -219,12 +224,11 @@ fn start(
 /// The log that the configuration names.
 fn open_log(config: &Config, state_dir: &Path, rng: &mut StdRng) -> Result<Box<dyn Log>, DaemonError> {
     let retention = hub::retention(config);
-    if config.history.store != Store::Sqlite {
+    let Some(path) = config.history.database(state_dir) else {
         let kept = if config.history.store == Store::Memory { "in memory, until the daemon stops" } else { "nowhere" };
         tracing::info!("messages are kept {kept}");
         return Ok(Box::new(MemoryLog::new(retention, StdRng::from_rng(rng))));
-    }
-    let path = config.history.path.clone().unwrap_or_else(|| state_dir.join(History::FILE));
+    };
     let options = log::Options { path: path.clone(), retention, commit_every: config.history.commit_every };
     let log = SqliteLog::open(options)?;
     tracing::info!("messages are kept in {}", path.display());

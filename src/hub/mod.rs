@@ -66,6 +66,14 @@ pub struct HubTask {
     pages: Pages,
 }
 
+/// What outlasts a restart, and what it was before this one.
+pub struct Kept {
+    pub log: Box<dyn Log>,
+    pub saver: Saver,
+    pub sanctions: Vec<Sanction>,
+    pub guests: GuestKey,
+}
+
 /// Where the hub's task hears from.
 pub struct Inboxes {
     pub workers: mpsc::Receiver<ToHub>,
@@ -105,13 +113,12 @@ impl HubTask {
     pub fn new(
         config: &Config,
         seed: u64,
-        log: Box<dyn Log>,
-        (saver, sanctions): (Saver, Vec<Sanction>),
-        guests: GuestKey,
+        kept: Kept,
         workers: Vec<mpsc::Sender<Vec<ToWorker>>>,
         events: broadcast::Sender<Arc<Event>>,
         started: Instant,
     ) -> Self {
+        let Kept { log, saver, sanctions, guests } = kept;
         HubTask {
             chat: Hub::new(settings(config), seed, sanctions),
             health: log.health(),
