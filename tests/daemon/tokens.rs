@@ -234,6 +234,13 @@ fn a_token_may_come_with_the_upgrade() {
             assert_eq!(chat.closed().1.code, code, "{first}");
         }
     }
+    // One that was good then, and is not any more.
+    let soon = seconds(2);
+    let mut late =
+        Chat::open(daemon.connect(), "/chat", &bearer(&site.token(&but(claims("ann"), json!({"exp": soon})))));
+    until("the token has expired", || (seconds(0) >= soon).then_some(()));
+    late.send("hello", json!({"v": 1}));
+    assert_eq!(late.closed().1.code, 4202);
     // Another hello changes nobody.
     mended.send("hello", json!({"v": 1, "token": forged}));
     assert_eq!(mended.any(&["error"])["payload"]["code"], "bad_request");
