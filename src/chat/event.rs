@@ -317,6 +317,12 @@ pub struct Close {
     pub reason: String,
 }
 
+/// The codes with which the chat itself closes.
+impl Close {
+    pub const BANNED: u16 = 4004;
+    pub const TOKEN_EXPIRED: u16 = 4202;
+}
+
 /// What the daemon says to a JSON client. `wire::json` gives each its bytes, and `wire::text` says
 /// which of them a text client sees.
 #[derive(Clone, Debug)]
@@ -461,6 +467,14 @@ pub struct ErrorFrame {
     pub retry: Option<Duration>,
 }
 
+impl ErrorFrame {
+    /// May the same request succeed later, unchanged? A mute that ends passes, one without end does
+    /// not.
+    pub fn is_temporary(&self) -> bool {
+        self.code.is_temporary() || self.retry.is_some()
+    }
+}
+
 /// The error codes of PROTOCOL.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorCode {
@@ -502,7 +516,7 @@ impl ErrorCode {
         }
     }
 
-    /// May the same request succeed later, unchanged?
+    /// Does it always pass by itself?
     pub fn is_temporary(self) -> bool {
         matches!(self, ErrorCode::RateLimited | ErrorCode::Unavailable | ErrorCode::Internal | ErrorCode::NotOnline)
     }

@@ -14,14 +14,15 @@ use rand::{RngExt, SeedableRng};
 
 use super::cid::CidWindow;
 use super::event::{
-    ClientFrame, Close, Dialect, Effect, ErrorCode, ErrorFrame, Hello, Identity, Input, Level, LogReply, LogRequest,
-    Now, ServerFrame, Settings, Target, Ticket,
+    ClientFrame, Close, Dialect, Effect, ErrorCode, ErrorFrame, Hello, Input, Level, LogReply, LogRequest, Now,
+    ServerFrame, Settings, Target, Ticket,
 };
 use super::id::{ConnId, RoomGlob, RoomId, RoomName, UserId};
+use super::moderate::{Moderation, refuse};
 use super::nick::NickBook;
 use super::pager::Pager;
 use super::people::People;
-use super::room::{Ask, Room, Waiter};
+use super::room::{Ask, Room, Stream, Waiter};
 use super::sanction::{Sanction, Sanctions};
 
 /// The most frames of one connection that wait for a room to be opened.
@@ -45,6 +46,7 @@ pub struct Hub {
     pub(super) names: BTreeMap<RoomName, RoomId>,
     pub(super) cids: CidWindow,
     pub(super) sanctions: Sanctions,
+    pub(super) moderation: Moderation,
     /// Reads that the log has not answered yet, and for whom.
     pub(super) reads: HashMap<Ticket, ConnId>,
     pub(super) timers: BTreeSet<(Duration, Timer)>,
@@ -77,6 +79,8 @@ pub(super) struct Grant {
     pub moderator: bool,
     /// When the token ends, by the time of day.
     pub expires: SystemTime,
+    /// When that is looked at next.
+    pub look_at: Duration,
 }
 
 pub(super) enum Phase {
@@ -85,6 +89,8 @@ pub(super) enum Phase {
     /// It has, and its rooms are being opened.
     Greeting(Box<Greeting>),
     Welcomed(UserId),
+    /// It has been told to go, and is in nothing any more; who it was.
+    Closed(Option<UserId>),
 }
 
 /// A hello that cannot be answered yet.
@@ -109,6 +115,8 @@ pub(super) enum Timer {
     Release(UserId),
     /// A large room is told how many are in it.
     Tell(RoomId),
+    /// A token may have ended.
+    Expire(ConnId),
 }
 
 /// The moment of an input, and what comes of it.
@@ -154,6 +162,7 @@ impl Hub {
             names: BTreeMap::new(),
             cids: CidWindow::default(),
             sanctions: Sanctions::restore(sanctions),
+            moderation: Moderation::default(),
             reads: HashMap::new(),
             timers: BTreeSet::new(),
             idle: BTreeSet::new(),
@@ -200,42 +209,12 @@ impl Hub {
         [timer, idle].into_iter().flatten().min()
     }
 
-    fn connected(
-        &mut self,
-        conn: ConnId,
-        dialect: Dialect,
-        addr: IpAddr,
-        admission: Result<Identity, Close>,
-        turn: &mut Turn,
-    ) {
-        let phase = Phase::New;
-        let client = Client {
-            dialect,
-            addr,
-            phase,
-            resumed: false,
-            rooms: Vec::new(),
-            waits_for: Vec::new(),
-            pager: None,
-            grant: None,
-        };
-        self.clients.insert(conn, client);
-        match admission {
-            Err(close) => turn.push(Effect::Close { conn, close }),
-            Ok(identity) if dialect == Dialect::Text => {
-                let rooms = self.settings.default_rooms.first().cloned().into_iter().collect();
-                self.hello(conn, 0, Hello { identity, rooms: Some(rooms), ..Hello::default() }, turn);
-            }
-            Ok(_) => {}
-        }
-    }
-
     pub(super) fn frame(&mut self, conn: ConnId, seq: u64, frame: ClientFrame, turn: &mut Turn) {
         let Some(client) = self.clients.get_mut(&conn) else { return };
         match (&mut client.phase, frame) {
             (Phase::New, ClientFrame::Hello(hello)) => self.hello(conn, seq, hello, turn),
             (Phase::New, _) => turn.error(conn, seq, ErrorCode::BadRequest, "say hello first"),
-            (_, ClientFrame::Hello(_)) => {
+            (Phase::Greeting(_) | Phase::Welcomed(_), ClientFrame::Hello(_)) => {
                 turn.error(conn, seq, ErrorCode::BadRequest, "hello has been said already; it comes once, first");
             }
             (Phase::Greeting(greeting), frame) => {
@@ -246,13 +225,14 @@ impl Hub {
                 }
             }
             (Phase::Welcomed(_), frame) => self.said(conn, seq, frame, turn),
+            (Phase::Closed(_), _) => {}
         }
     }
 
     /// A frame of one who is welcome.
     fn said(&mut self, conn: ConnId, seq: u64, frame: ClientFrame, turn: &mut Turn) {
         let room = match &frame {
-            ClientFrame::Message { to, .. } => self.room_meant(to),
+            ClientFrame::Message { to, .. } => self.room_meant(conn, to),
             ClientFrame::Leave { room } => Some(room.clone()),
             ClientFrame::History { room, .. }
             | ClientFrame::Typing { room, .. }
@@ -294,18 +274,31 @@ impl Hub {
     }
 
     fn disconnected(&mut self, conn: ConnId, clean: bool, turn: &mut Turn) {
+        self.detach(conn, clean, turn);
+        self.clients.remove(&conn);
+    }
+
+    /// Tells a connection to go. From here on it is in nothing, and nothing more is said to it; its
+    /// user is waited for as after a drop, since some of those who are closed come back at once.
+    pub(super) fn close(&mut self, conn: ConnId, close: Close, turn: &mut Turn) {
+        self.detach(conn, false, turn);
+        turn.push(Effect::Close { conn, close });
+    }
+
+    /// Takes a connection out of all that it is in.
+    fn detach(&mut self, conn: ConnId, clean: bool, turn: &mut Turn) {
         let Some(client) = self.clients.get_mut(&conn) else { return };
         // Nothing more is to be said to it, not even that a job of its pager is over.
         client.pager = None;
+        if let Some(grant) = &client.grant {
+            self.timers.remove(&(grant.look_at, Timer::Expire(conn)));
+        }
         let (rooms, mut waits_for) = (client.rooms.clone(), std::mem::take(&mut client.waits_for));
         let resume = match &mut client.phase {
             Phase::Greeting(greeting) => std::mem::take(&mut greeting.hello.resume),
-            Phase::New | Phase::Welcomed(_) => Vec::new(),
+            Phase::New | Phase::Welcomed(_) | Phase::Closed(_) => Vec::new(),
         };
-        let user = match &client.phase {
-            Phase::Welcomed(user) => Some(user.clone()),
-            _ => None,
-        };
+        let user = self.user_of(conn);
         for room in rooms {
             self.part(conn, room, clean, turn);
         }
@@ -316,7 +309,11 @@ impl Hub {
             }
             self.review(id, turn);
         }
-        self.clients.remove(&conn);
+        if let Some(client) = self.clients.get_mut(&conn)
+            && !matches!(client.phase, Phase::Closed(_))
+        {
+            client.phase = Phase::Closed(user.clone());
+        }
         if let Some(user) = user {
             self.connection_gone(&user, conn, clean, turn);
         }
@@ -324,10 +321,15 @@ impl Hub {
 
     fn log(&mut self, reply: LogReply, turn: &mut Turn) {
         match reply {
-            LogReply::Opened { room, epoch, head, first, said: _ } => self.opened(&room, epoch, head, first, turn),
-            LogReply::Committed { room, ticket, seq, first, removed: _ } => self.kept(&room, ticket, seq, first, turn),
-            LogReply::Page { room, ticket, entries, more, first, .. } => {
-                self.page(&room, ticket, entries, more, first, turn);
+            LogReply::Opened { room, epoch, head, first, said } => {
+                self.opened(&room, Stream { epoch, head, first }, said, turn);
+            }
+            LogReply::Committed { room, ticket, seq, first, removed } => match self.moderation.ordered(ticket) {
+                Some(order) => self.carried_out(order, seq, first, removed, turn),
+                None => self.kept(&room, ticket, seq, first, turn),
+            },
+            LogReply::Page { room, ticket, epoch, entries, more, first, .. } => {
+                self.page(&room, ticket, &epoch, entries, more, first, turn);
             }
             LogReply::Failed { room: Some(room), ticket: None, failure } => {
                 self.not_opened(&room, &failure.to_string(), turn);
@@ -335,8 +337,10 @@ impl Hub {
             LogReply::Failed { room: Some(room), ticket: Some(ticket), failure } => {
                 if self.reads.contains_key(&ticket) {
                     self.no_page(ticket, &failure.to_string(), turn);
+                } else if let Some(order) = self.moderation.ordered(ticket) {
+                    refuse(order, failure, turn);
                 } else {
-                    self.not_kept(&room, ticket, &failure.to_string(), turn);
+                    self.not_kept(&room, ticket, &failure, turn);
                 }
             }
             // Lists are asked for by operators alone, and answered to them.
@@ -353,6 +357,7 @@ impl Hub {
                 Timer::Leave(room, user) => self.waited_long_enough(room, &user, at, turn),
                 Timer::Release(user) => self.release(&user, at),
                 Timer::Tell(room) => self.tell_online(room, turn),
+                Timer::Expire(conn) => self.watch_token(conn, turn),
             }
         }
         while let Some((at, room)) = self.idle.first().copied()
@@ -394,6 +399,7 @@ impl Hub {
             && self.rooms.values().all(|room| room.is_unused() && self.settings.default_rooms.contains(&room.name))
             && self.names.len() == self.rooms.len()
             && self.reads.is_empty()
+            && self.moderation.is_idle()
             && self.timers.is_empty()
             && self.idle.is_empty()
     }
@@ -404,6 +410,22 @@ impl Hub {
             Phase::Welcomed(user) => Some(user.clone()),
             _ => None,
         }
+    }
+
+    pub(super) fn is_closed(&self, conn: ConnId) -> bool {
+        self.clients.get(&conn).is_none_or(|client| matches!(client.phase, Phase::Closed(_)))
+    }
+
+    /// Does its token let the connection into the room? Guests may go anywhere.
+    pub(super) fn allows(&self, conn: ConnId, room: &RoomName) -> bool {
+        let grant = self.clients.get(&conn).and_then(|client| client.grant.as_deref());
+        let globs = grant.and_then(|grant| grant.rooms.as_deref());
+        globs.is_none_or(|globs| globs.iter().any(|glob| glob.matches(room)))
+    }
+
+    /// The room that is meant where none is named: the first default one that it may be in.
+    pub(super) fn default_room(&self, conn: ConnId) -> Option<&RoomName> {
+        self.settings.default_rooms.iter().find(|room| self.allows(conn, room))
     }
 
     /// The room of that name, if the connection is in it; otherwise it is told that it is not.

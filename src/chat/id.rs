@@ -33,8 +33,12 @@ pub type Seq = u64;
 pub enum NameError {
     #[error("a room's name has 1 to 64 letters, digits, '.', '_' or '-', not {0:?}")]
     Room(String),
-    #[error("a nick has 1 to 32 characters without control or text-direction characters, not {0:?}")]
+    #[error("a nick has 1 to 32 characters, not {0:?}")]
     Nick(String),
+    #[error("a nick may not have the character U+{:04X}, which cannot be seen or deceives", u32::from(*.0))]
+    NickChar(char),
+    #[error("the nick {0:?} is the server's own: it speaks by that name")]
+    NickReserved(String),
     #[error("a glob of rooms has 1 to 1024 bytes")]
     Glob,
     #[error("a user's id has 1 to 128 bytes without control characters")]
@@ -145,7 +149,9 @@ impl fmt::Display for UserId {
     }
 }
 
-/// The name a user is seen by: 1–32 characters after NFC and trimming.
+/// The name a user is seen by: 1–32 characters after NFC and trimming. None that cannot be seen or
+/// deceives (zero width joiners and variation selector 16 belong to emoji, and pass only behind a
+/// symbol), and not the daemon's own name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Nick(Arc<str>);
@@ -161,19 +167,40 @@ impl Nick {
         }
         let nick: String = text.trim().nfc().collect();
         let nick = nick.trim();
-        if nick.is_empty() || nick.chars().count() > Self::MAX_CHARS || nick.chars().any(is_deceptive) {
+        let mut before = None;
+        for c in nick.chars() {
+            // Inside emoji they join and colour, anywhere else they only hide.
+            let part_of_emoji =
+                matches!(c, ZWJ | VS16) && before.is_some_and(|c| matches!(c, ZWJ | VS16) || is_symbol(c));
+            if is_deceptive(c) && !part_of_emoji {
+                return Err(NameError::NickChar(c));
+            }
+            before = Some(c);
+        }
+        if nick.is_empty() || nick.chars().count() > Self::MAX_CHARS {
             return Err(refuse());
         }
-        Ok(Nick(nick.into()))
+        let nick = Nick(nick.into());
+        let key = nick.key();
+        // Where a line begins with its speaker and a colon, what comes before one must not be ours.
+        if RESERVED.contains(&key.split(':').next().unwrap_or_default().trim_end()) {
+            return Err(NameError::NickReserved(nick.as_str().to_owned()));
+        }
+        Ok(nick)
     }
 
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// What two nicks must not share: NFC of the full case folding (Unicode, section 3.13).
+    /// What two nicks must not share: NFKC of the full case folding, as for a compatibility caseless
+    /// match (Unicode, section 3.13, D146), so that neither case nor width tells two apart. Spaces count
+    /// as one, and what only joins emoji not at all.
     pub fn key(&self) -> String {
-        caseless::default_case_fold_str(&self.0).nfc().collect()
+        let seen: String = self.0.nfd().filter(|c| !matches!(*c, ZWJ | VS16)).collect();
+        let once: String = caseless::default_case_fold_str(&seen).nfkd().collect();
+        let twice: String = caseless::default_case_fold_str(&once).nfkc().collect();
+        twice.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -183,10 +210,32 @@ impl fmt::Display for Nick {
     }
 }
 
-/// Control characters, line separators, and what changes the direction of text or cannot be seen.
+/// Keys of the names by which the daemon itself speaks in the text dialect.
+const RESERVED: [&str; 3] = ["system", "系统", "系统通知"];
+/// The zero width joiner: makes one picture of several.
+const ZWJ: char = '\u{200d}';
+/// Variation selector 16: what stands before it is to be shown as a picture.
+const VS16: char = '\u{fe0f}';
+
+/// Control characters, separators of lines, what changes the direction of text, and what cannot be
+/// seen: all of Default_Ignorable_Code_Point (Unicode, section 5.21), the annotations between lines
+/// and the empty Braille pattern.
 fn is_deceptive(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+        || matches!(c,
+            '\u{00ad}' | '\u{034f}' | '\u{061c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+            | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// Can it be a part of an emoji? No letter, digit or mark of any script, and nothing of ASCII.
+fn is_symbol(c: char) -> bool {
+    !c.is_ascii()
+        && !c.is_alphanumeric()
+        && !c.is_whitespace()
+        && !unicode_normalization::char::is_combining_mark(c)
+        && !is_deceptive(c)
 }
 
 #[cfg(test)]
@@ -210,15 +259,73 @@ mod tests {
         for bad in ["", "   ", "a\nb", "a\u{202e}b", "\u{200b}", &"n".repeat(33)] {
             assert!(Nick::parse(bad).is_err(), "{bad:?}");
         }
-        assert_eq!(Nick::parse("STRASSE").unwrap().key(), Nick::parse("straße").unwrap().key());
         assert_eq!(Nick::parse("e\u{301}").unwrap(), Nick::parse("é").unwrap());
+    }
+
+    #[test]
+    fn what_looks_the_same_has_one_key() {
+        let key = |text: &str| Nick::parse(text).unwrap().key();
+        let same = [
+            ("STRASSE", "straße"),
+            ("Ann", "Ａｎｎ"),
+            ("ΣΑΣ", "σας"),
+            ("ﬁn", "FIN"),
+            ("Ann  B", "ann\u{3000}b"),
+            ("ｶﾞ", "ガ"),
+            ("❤", "❤\u{fe0f}"),
+            ("👩💻", "👩\u{200d}💻"),
+        ];
+        for (one, other) in same {
+            assert_eq!(key(one), key(other), "{one} {other}");
+        }
+        assert_ne!(key("Ann"), key("Änn"));
+        assert_ne!(key("か"), key("カ"), "two scripts of one sound are two names");
+    }
+
+    #[test]
+    fn emoji_are_nicks_and_what_hides_is_not() {
+        for good in ["👩\u{200d}💻", "❤\u{fe0f}", "🏳\u{fe0f}\u{200d}🌈", "👍🏽 ok", "Ann\u{a0}B"] {
+            assert!(Nick::parse(good).is_ok(), "{good}");
+        }
+        let hidden = "\u{ad}\u{34f}\u{115f}\u{1160}\u{17b4}\u{180e}\u{200b}\u{200c}\u{200d}\u{202e}\u{2060}\u{2800}\u{3164}\u{fe00}\u{fe0f}\u{feff}\u{ffa0}\u{fff9}\u{e0041}\u{e0100}";
+        for c in hidden.chars() {
+            let why = Nick::parse(&format!("A{c}nn")).unwrap_err();
+            assert_eq!(why, NameError::NickChar(c));
+            assert!(why.to_string().contains(&format!("U+{:04X}", u32::from(c))), "{why}");
+            assert!(Nick::parse(&format!("Ann{c}")).is_err() && Nick::parse(&c.to_string()).is_err());
+        }
+        assert!(Nick::parse("1\u{fe0f}").is_err(), "only after what is a picture");
+    }
+
+    #[test]
+    fn nobody_takes_the_name_of_the_daemon() {
+        for bad in [
+            "System",
+            "SYSTEM",
+            "Ｓｙｓｔｅｍ",
+            "系统",
+            "系统通知",
+            "System: Bob",
+            "系统通知：x",
+            "system :",
+            "System:",
+        ] {
+            assert!(matches!(Nick::parse(bad), Err(NameError::NickReserved(_))), "{bad}");
+        }
+        for good in ["Systema", "My System", "系统员"] {
+            assert!(Nick::parse(good).is_ok(), "{good}");
+        }
     }
 
     proptest! {
         #[test]
         fn parsing_twice_changes_nothing(text in "\\PC{0,40}") {
             if let Ok(nick) = Nick::parse(&text) {
-                prop_assert_eq!(Nick::parse(nick.as_str()).unwrap(), nick);
+                prop_assert_eq!(Nick::parse(nick.as_str()).unwrap(), nick.clone());
+                // A key is a fixed point: a nick that is somebody's key clashes with theirs.
+                if let Ok(again) = Nick::parse(&nick.key()) {
+                    prop_assert_eq!(again.key(), nick.key());
+                }
             }
             if let Ok(room) = RoomName::parse(&text) {
                 prop_assert_eq!(RoomName::parse(room.as_str()).unwrap(), room);

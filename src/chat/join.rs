@@ -1,9 +1,8 @@
 //! Into a room and out of it: opening its log, waiting for that, entering, leaving.
 
-use std::sync::Arc;
-
 use super::event::{
-    ClientFrame, Cursor, Dialect, Effect, ErrorCode, Happening, Joined, LogRequest, Member, ServerFrame,
+    ClientFrame, Cursor, Dialect, Effect, ErrorCode, Happening, Joined, LogRequest, Member, MessageTo, SaidBefore,
+    ServerFrame,
 };
 use super::hub::{Held, Hub, Turn};
 use super::id::{ConnId, RoomId, RoomName, Seq};
@@ -21,7 +20,10 @@ impl Hub {
         history: u32,
         turn: &mut Turn,
     ) {
-        let rooms = rooms.unwrap_or_else(|| self.settings.default_rooms.clone());
+        // Of the default rooms those that it may be in; what it names itself is refused one by one.
+        let rooms = rooms.unwrap_or_else(|| {
+            self.settings.default_rooms.iter().filter(|room| self.allows(conn, room)).cloned().collect()
+        });
         let mut asks: Vec<(RoomName, Ask)> = Vec::new();
         // One more than allowed, so that one error tells of all that are too many.
         let most = self.settings.rooms_per_client + 1;
@@ -40,6 +42,10 @@ impl Hub {
     }
 
     pub(super) fn join(&mut self, conn: ConnId, re: u64, name: RoomName, ask: Ask, turn: &mut Turn) {
+        if !self.allows(conn, &name) {
+            turn.error(conn, re, ErrorCode::Forbidden, format!("your token does not let you into room {name}"));
+            return;
+        }
         let Some(client) = self.clients.get(&conn) else { return };
         let in_use = client.rooms.len() + client.waits_for.len();
         if let Some(room) = self.names.get(&name).and_then(|id| self.rooms.get(id)) {
@@ -104,13 +110,16 @@ impl Hub {
         Some(id)
     }
 
-    pub(super) fn opened(&mut self, name: &RoomName, epoch: Arc<str>, head: Seq, first: Seq, turn: &mut Turn) {
+    pub(super) fn opened(&mut self, name: &RoomName, stream: Stream, said: Vec<SaidBefore>, turn: &mut Turn) {
         let Some(id) = self.names.get(name).copied() else { return };
         let Some(room) = self.rooms.get_mut(&id) else { return };
         if room.stream.is_some() {
             return;
         }
-        room.stream = Some(Stream { epoch, head, first });
+        for said in said {
+            self.cids.restore(name, &stream.epoch, said, turn.now.mono);
+        }
+        room.stream = Some(stream);
         let waiting: Vec<ConnId> = room.waiting.keys().copied().collect();
         for conn in waiting {
             let Some(room) = self.rooms.get_mut(&id) else { return };
@@ -153,7 +162,7 @@ impl Hub {
         }
     }
 
-    fn stop_waiting(&mut self, conn: ConnId, id: RoomId) {
+    pub(super) fn stop_waiting(&mut self, conn: ConnId, id: RoomId) {
         if let Some(client) = self.clients.get_mut(&conn) {
             client.waits_for.retain(|room| *room != id);
         }
@@ -264,24 +273,26 @@ impl Hub {
     /// The first default room, which a client of the text dialect is in, or is put into again.
     pub(super) fn text(&mut self, conn: ConnId, text: String, turn: &mut Turn) {
         let Some(client) = self.clients.get(&conn) else { return };
-        if client.dialect != Dialect::Text {
+        if client.dialect != Dialect::Text || self.is_closed(conn) {
             return;
         }
         let room = match client.rooms.first() {
             Some(id) => self.rooms.get(id).map(|room| room.name.clone()),
-            None => self.settings.default_rooms.first().cloned(),
+            None => self.default_room(conn).cloned(),
         };
-        let Some(room) = room else { return };
+        let to = room.clone().map_or(MessageTo::DefaultRoom, MessageTo::Room);
         // Its room could not be opened before: perhaps it can now.
-        if client.rooms.is_empty() && client.waits_for.is_empty() {
-            self.join(conn, 0, room.clone(), Ask::Last(0), turn);
+        if let Some(room) = room
+            && client.rooms.is_empty()
+            && client.waits_for.is_empty()
+        {
+            self.join(conn, 0, room, Ask::Last(0), turn);
         }
-        let to = super::event::MessageTo::Room(room);
         self.frame(conn, 0, ClientFrame::Message { to, text, cid: None }, turn);
     }
 }
 
 /// The number under which a frame that cannot be handled is answered; `typing` never is.
-fn answered(held: &Held) -> Option<u64> {
+pub(super) fn answered(held: &Held) -> Option<u64> {
     (!matches!(held.frame, ClientFrame::Typing { .. })).then_some(held.seq)
 }

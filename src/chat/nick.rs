@@ -19,6 +19,11 @@ impl NickBook {
         self.holders.get(&nick.key()).is_none_or(|holder| holder == user)
     }
 
+    /// Who has a nick that cannot be told from this one.
+    pub fn holder(&self, nick: &Nick) -> Option<&UserId> {
+        self.holders.get(&nick.key())
+    }
+
     /// Gives `nick` to `user`; `false`, and nothing changes, where somebody else has it.
     pub fn take(&mut self, nick: &Nick, user: &UserId) -> bool {
         let key = nick.key();

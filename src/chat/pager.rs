@@ -6,9 +6,10 @@
 //! missed and nothing comes twice.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use super::event::{
-    Effect, Entry, ErrorCode, ErrorFrame, HistoryPage, HistoryRange, Kept, LogRequest, ServerFrame, Ticket,
+    Body, Effect, Entry, ErrorCode, ErrorFrame, HistoryPage, HistoryRange, Kept, LogRequest, ServerFrame, Ticket,
 };
 use super::hub::{Hub, SOON, Turn};
 use super::id::{ConnId, RoomId, RoomName, Seq};
@@ -32,6 +33,9 @@ enum Busy {
     No,
     /// The log has been asked for a page of the first job.
     Reading(Ticket),
+    /// It has been asked, and something was taken away meanwhile: it is to be asked again, or the
+    /// page could bring back what its reader has been told is gone.
+    Stale(Ticket),
     /// The log has been asked for a page that nobody wants any more.
     Discarding(Ticket),
     /// The socket is taking a page.
@@ -41,6 +45,15 @@ enum Busy {
 enum Job {
     CatchUp(CatchUp),
     History { room: RoomId, re: u64, range: HistoryRange, limit: u32 },
+}
+
+impl Job {
+    fn room(&self) -> RoomId {
+        match self {
+            Job::CatchUp(job) => job.room,
+            Job::History { room, .. } => *room,
+        }
+    }
 }
 
 /// A member that reads what it missed before it hears the room.
@@ -69,16 +82,24 @@ impl CatchUp {
             if entry.seq <= self.cursor || entry.seq > head {
                 continue;
             }
-            if entry.seq > self.cursor + 1 && entry.seq > self.may_skip_to + 1 {
+            // What was purged is not missing: this entry says that it is gone.
+            let purged = matches!(entry.record.body, Body::Purged);
+            if entry.seq > self.cursor + 1 && entry.seq > self.may_skip_to + 1 && !purged {
                 return None;
             }
             self.cursor = entry.seq;
             // Once something has been sent, what is missing after it is a hole.
             self.may_skip_to = 0;
             let own = self.acks.contains_key(&entry.seq);
-            self.acks_so_far(&mut frames);
-            if !own {
+            if purged {
+                // First, so that no ack has a number beyond a gap that is not explained yet.
                 frames.push(ServerFrame::Entry { room: room.clone(), entry });
+                self.acks_so_far(&mut frames);
+            } else {
+                self.acks_so_far(&mut frames);
+                if !own {
+                    frames.push(ServerFrame::Entry { room: room.clone(), entry });
+                }
             }
         }
         if self.cursor == before && self.cursor < head {
@@ -173,11 +194,8 @@ impl Hub {
     /// The connection leaves the room: nothing of it is wanted any more. Acks are not lost.
     pub(super) fn cancel_pages(&mut self, conn: ConnId, room: RoomId, turn: &mut Turn) {
         let Some(pager) = self.clients.get_mut(&conn).and_then(|client| client.pager.as_deref_mut()) else { return };
-        let concerns = |job: &Job| match job {
-            Job::CatchUp(job) => job.room == room,
-            Job::History { room: id, .. } => *id == room,
-        };
-        if let Busy::Reading(ticket) = pager.busy
+        let concerns = |job: &Job| job.room() == room;
+        if let Busy::Reading(ticket) | Busy::Stale(ticket) = pager.busy
             && pager.jobs.front().is_some_and(concerns)
         {
             pager.busy = Busy::Discarding(ticket);
@@ -238,24 +256,42 @@ impl Hub {
             pager.busy = Busy::No;
             return Some(conn);
         }
-        if pager.busy == Busy::Discarding(ticket) {
+        if matches!(pager.busy, Busy::Discarding(known) | Busy::Stale(known) if known == ticket) {
             pager.busy = Busy::No;
             self.next_page(conn, turn);
         }
         None
     }
 
+    /// Something of the room was taken away: pages that are being read now may still have it.
+    pub(super) fn read_again(&mut self, room: RoomId) {
+        for conn in self.reads.values() {
+            let pager = self.clients.get_mut(conn).and_then(|client| client.pager.as_deref_mut());
+            if let Some(pager) = pager
+                && let Busy::Reading(ticket) = pager.busy
+                && pager.jobs.front().is_some_and(|job| job.room() == room)
+            {
+                pager.busy = Busy::Stale(ticket);
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments)]
     pub(super) fn page(
         &mut self,
         name: &RoomName,
         ticket: Ticket,
+        epoch: &Arc<str>,
         entries: Vec<Entry>,
         more: bool,
         first: Seq,
         turn: &mut Turn,
     ) {
-        if let Some(stream) = self.names.get(name).and_then(|id| self.rooms.get_mut(id)?.stream.as_mut()) {
-            stream.first = first;
+        if let Some(stream) = self.names.get(name).and_then(|id| self.rooms.get_mut(id)?.stream.as_mut())
+            && stream.epoch == *epoch
+        {
+            // A page may come later than a commit that knows better.
+            stream.first = stream.first.max(first);
         }
         let Some(conn) = self.answered(ticket, turn) else { return };
         let Some(pager) = self.clients.get_mut(&conn).and_then(|client| client.pager.as_deref_mut()) else { return };

@@ -7,6 +7,8 @@ use super::id::{ConnId, Nick, RoomId, UserId};
 
 pub struct User {
     pub nick: Nick,
+    /// The name that the site gives it: nobody can choose another, and everybody else makes room.
+    pub given: Option<Nick>,
     /// Ascending in time. Welcomed connections only.
     pub conns: Vec<ConnId>,
     /// A connection dropped: until then nick and presence wait for it to return.
@@ -31,15 +33,17 @@ impl People {
         self.users.get_mut(user)
     }
 
-    /// A connection of the user has been welcomed. `nick` counts only where the user is new.
-    pub fn arrive(&mut self, user: &UserId, nick: Nick, conn: ConnId) {
+    /// A connection of the user has been welcomed. `nick` counts only where the user is new;
+    /// `given`: the name that the site gives it this time.
+    pub fn arrive(&mut self, user: &UserId, nick: Nick, given: Option<Nick>, conn: ConnId) {
         match self.users.get_mut(user) {
-            Some(known) => known.conns.push(conn),
+            Some(known) => {
+                known.conns.push(conn);
+                known.given = given.or(known.given.take());
+            }
             None => {
-                self.users.insert(
-                    user.clone(),
-                    User { nick, conns: vec![conn], held_until: None, waited_for_in: Vec::new() },
-                );
+                let new = User { nick, given, conns: vec![conn], held_until: None, waited_for_in: Vec::new() };
+                self.users.insert(user.clone(), new);
             }
         }
     }

@@ -152,6 +152,10 @@ impl Hub {
     pub(super) fn typing(&mut self, conn: ConnId, re: u64, name: &RoomName, on: bool, turn: &mut Turn) {
         let Some(id) = self.room_joined(conn, re, name, turn) else { return };
         let Some(user) = self.user_of(conn) else { return };
+        // Nobody waits for words that will not come; an error would tell nothing that is not known.
+        if self.sanctions.mute(&user, Some(name), turn.now.wall).is_some() {
+            return;
+        }
         let Some(nick) = self.people.find(&user).map(|user| user.nick.clone()) else { return };
         let Some(room) = self.rooms.get(&id) else { return };
         let instead = room.hears(conn).then_some((conn, None));

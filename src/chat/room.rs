@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::cid::CidKey;
-use super::event::{Cursor, Record, Ticket};
+use super::event::{Cursor, Member, Record, Ticket};
 use super::hub::Held;
 use super::id::{ConnId, RoomId, RoomName, Seq, UserId};
 
@@ -55,12 +55,12 @@ pub struct Here {
     pub until: Option<Duration>,
 }
 
-/// A message on its way into the log.
+/// A message, or the taking away of one, on its way into the log.
 pub struct Pending {
     pub ticket: Ticket,
     pub conn: ConnId,
     pub re: u64,
-    pub user: UserId,
+    pub from: Member,
     pub record: Arc<Record>,
     pub cid: Option<CidKey>,
     /// Who sent the same message again meanwhile and waits for the same answer.

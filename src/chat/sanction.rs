@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
 
@@ -16,6 +16,9 @@ use super::id::{RoomName, UserId};
 pub const MAX_SANCTIONS: usize = 10_000;
 /// The most bytes of a reason: it must fit into a close frame (RFC 6455, section 5.5).
 pub const REASON_MAX: usize = 123;
+
+/// The end of the year 9999, which is as far as RFC 3339 goes.
+const LAST: Duration = Duration::from_secs(253_402_300_800);
 
 /// A ban or a mute.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +89,31 @@ impl Sanction {
     pub fn is_over(&self, wall: SystemTime) -> bool {
         self.until.is_some_and(|until| until <= wall)
     }
+
+    /// For the one it concerns: `what`, until when, and why.
+    pub fn in_words(&self, what: &str) -> String {
+        let until = self.until.map(|until| format!(" until {}", humantime::format_rfc3339_seconds(until)));
+        let why = if self.reason.is_empty() { String::new() } else { format!(": {}", self.reason) };
+        format!("{what}{}{why}", until.unwrap_or_default())
+    }
+}
+
+/// As much of a reason as fits into [`REASON_MAX`] bytes, cut between two characters.
+pub fn cut(text: &str) -> String {
+    text[..text.floor_char_boundary(REASON_MAX)].to_owned()
+}
+
+/// Two ways to write one network are one measure, and an IPv4 address is one however it is written.
+fn canonical(measure: Measure) -> Measure {
+    match measure {
+        Measure::Ban(BanTarget::Net(IpNet::V6(net))) => {
+            let v4 = net.addr().to_ipv4_mapped().zip(net.prefix_len().checked_sub(96));
+            let v4 = v4.and_then(|(addr, length)| IpNet::new(addr.into(), length).ok());
+            Measure::Ban(BanTarget::Net(v4.unwrap_or(net.into()).trunc()))
+        }
+        Measure::Ban(BanTarget::Net(net)) => Measure::Ban(BanTarget::Net(net.trunc())),
+        other => other,
+    }
 }
 
 /// All sanctions in force. What has run out is not found, and goes when the book is next changed.
@@ -102,18 +130,45 @@ pub struct Sanctions {
 }
 
 impl Sanctions {
-    /// The book as it was saved.
+    /// The book as it was saved; also where a hand has been in it: of two that are the same the later
+    /// counts.
     pub fn restore(sanctions: Vec<Sanction>) -> Self {
         let mut book = Sanctions::default();
-        for sanction in sanctions {
+        for mut sanction in sanctions {
+            sanction.measure = canonical(sanction.measure);
+            sanction.reason = cut(&sanction.reason);
             book.last = book.last.max(sanction.id);
+            let same = book.same(&sanction.measure).map(|known| known.id);
+            for id in same.into_iter().chain([sanction.id]) {
+                book.remove(id);
+            }
             book.insert(Arc::new(sanction));
         }
         book
     }
 
+    /// How many there are, with those that have run out since the last change.
+    pub fn count(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// The sanction of this very measure.
+    pub fn same(&self, measure: &Measure) -> Option<&Arc<Sanction>> {
+        let id = match measure {
+            Measure::Ban(BanTarget::User(user)) => self.banned_users.get(user),
+            Measure::Ban(BanTarget::Net(net)) => self.banned_nets.get(net),
+            Measure::Mute { user, .. } => {
+                let known = self.mutes.get(user).into_iter().flatten();
+                let mut known = known.filter_map(|id| self.by_id.get(id));
+                return known.find(|known| known.measure == *measure);
+            }
+        };
+        self.by_id.get(id?)
+    }
+
     /// Puts a new sanction in force; one of the same measure is replaced. `None`: there are
-    /// [`MAX_SANCTIONS`] already.
+    /// [`MAX_SANCTIONS`] already. A reason is cut to [`REASON_MAX`] bytes; an end that no date can be
+    /// written for is none.
     pub fn add(
         &mut self,
         measure: Measure,
@@ -123,14 +178,16 @@ impl Sanctions {
         until: Option<SystemTime>,
     ) -> Option<Arc<Sanction>> {
         self.prune(since);
-        let same = self.by_id.values().find(|known| known.measure == measure).map(|known| known.id);
-        if let Some(id) = same {
-            self.remove(id);
-        }
-        if self.by_id.len() >= MAX_SANCTIONS {
-            return None;
+        let measure = canonical(measure);
+        match self.same(&measure).map(|known| known.id) {
+            Some(id) => drop(self.remove(id)),
+            None if self.by_id.len() >= MAX_SANCTIONS => return None,
+            None => {}
         }
         self.last += 1;
+        let reason = cut(&reason);
+        // A clock before 1970 has no date either; what ended then is over all the same.
+        let until = until.map(|until| until.max(UNIX_EPOCH)).filter(|until| *until < UNIX_EPOCH + LAST);
         let sanction = Arc::new(Sanction { id: self.last, measure, reason, by, since, until });
         self.insert(sanction.clone());
         Some(sanction)
@@ -179,9 +236,8 @@ impl Sanctions {
         match &sanction.measure {
             Measure::Ban(BanTarget::User(user)) => drop(self.banned_users.insert(user.clone(), sanction.id)),
             Measure::Ban(BanTarget::Net(net)) => {
-                let net = net.trunc();
                 self.lengths.insert((net.addr().is_ipv6(), net.prefix_len()));
-                self.banned_nets.insert(net, sanction.id);
+                self.banned_nets.insert(*net, sanction.id);
             }
             Measure::Mute { user, .. } => self.mutes.entry(user.clone()).or_default().push(sanction.id),
         }
@@ -193,7 +249,7 @@ impl Sanctions {
         match &sanction.measure {
             Measure::Ban(BanTarget::User(user)) => drop(self.banned_users.remove(user)),
             Measure::Ban(BanTarget::Net(net)) => {
-                self.banned_nets.remove(&net.trunc());
+                self.banned_nets.remove(net);
                 self.lengths = self.banned_nets.keys().map(|net| (net.addr().is_ipv6(), net.prefix_len())).collect();
             }
             Measure::Mute { user, .. } => {

@@ -1,5 +1,6 @@
 //! Messages: into the room's log, and from there to everyone.
 //!
+//! Deleting a message is one more entry of the room, so it goes the same way.
 //! A message is told to nobody before the log has kept it. What it costs here does not depend on
 //! how many are in the room.
 
@@ -10,22 +11,23 @@ use rand::RngExt;
 
 use super::cid::{self, CidKey, Said};
 use super::event::{
-    Body, Dialect, Direct, Effect, Entry, ErrorCode, Happening, Kept, LogRequest, Member, MessageTo, Record,
-    ServerFrame, Ticket,
+    Body, By, Dialect, Direct, Effect, Entry, ErrorCode, ErrorFrame, Happening, Kept, LogFailure, LogRequest, Member,
+    MessageTo, Record, ServerFrame, Ticket,
 };
 use super::hub::{Hub, Turn, base32};
 use super::id::{ConnId, RoomId, RoomName, Seq, UserId};
 use super::room::{MAX_PENDING, Pending};
+use super::sanction::Measure;
 
 /// The most messages of one client that wait for their place in its backlog.
 const MAX_WAITING_ACKS: usize = 64;
 
 impl Hub {
     /// The room that a message is for, where it is for a room.
-    pub(super) fn room_meant(&self, to: &MessageTo) -> Option<RoomName> {
+    pub(super) fn room_meant(&self, conn: ConnId, to: &MessageTo) -> Option<RoomName> {
         match to {
             MessageTo::Room(room) => Some(room.clone()),
-            MessageTo::DefaultRoom => self.settings.default_rooms.first().cloned(),
+            MessageTo::DefaultRoom => self.default_room(conn).cloned(),
             MessageTo::User(_) => None,
         }
     }
@@ -48,7 +50,7 @@ impl Hub {
         }
         match to {
             MessageTo::User(user) => self.direct(conn, re, user, text, cid, turn),
-            to => match self.room_meant(&to) {
+            to => match self.room_meant(conn, &to) {
                 Some(room) => self.say(conn, re, &room, text, cid, turn),
                 None => turn.error(conn, re, ErrorCode::NotJoined, "there is no default room; name a room"),
             },
@@ -66,10 +68,8 @@ impl Hub {
         let Some(id) = self.room_joined(conn, re, name, turn) else { return };
         let Some(from) = self.author(conn) else { return };
         let Some(dialect) = self.clients.get(&conn).map(|client| client.dialect) else { return };
-        let catching_up = self.rooms.get(&id).is_some_and(|room| room.catching_up.contains(&conn));
-        if catching_up && self.waiting_acks(conn, id) >= MAX_WAITING_ACKS {
-            let message = format!("you are still reading what you missed in room {name}");
-            return turn.retry(conn, re, ErrorCode::RateLimited, message);
+        if self.is_owed_acks(conn, re, id, name, turn) {
+            return;
         }
         let key = cid.as_deref().map(|cid| CidKey { room: name.clone(), user: from.user.clone(), cid: cid.into() });
         if let Some(key) = &key
@@ -77,23 +77,80 @@ impl Hub {
         {
             return;
         }
-        let record_id = self.record_id(turn.now.wall);
+        // Only now: what was kept before the mute may still be acknowledged again.
+        if self.is_muted(conn, re, &from.user, Some(name), turn) {
+            return;
+        }
+        let body = Body::Message { from: from.clone(), text: Some(text), cid, dialect };
+        let Some((ticket, record)) = self.pend(conn, re, id, from, body, key.clone(), turn) else { return };
+        if let Some(key) = key {
+            self.cids.begin(key, ticket, turn.now.mono);
+        }
+        turn.log(LogRequest::Append { room: name.clone(), ticket, record });
+    }
+
+    /// A message is to be taken away: any by a moderator, its own by everybody.
+    pub(super) fn delete(&mut self, conn: ConnId, re: u64, name: &RoomName, target: Seq, turn: &mut Turn) {
+        let Some(id) = self.room_joined(conn, re, name, turn) else { return };
+        let Some(from) = self.author(conn) else { return };
+        if self.is_owed_acks(conn, re, id, name, turn) {
+            return;
+        }
+        let only_of = (!self.is_moderator(conn)).then(|| from.user.clone());
+        let Some((ticket, record)) = self.pend(conn, re, id, from, Body::Deleted { target }, None, turn) else {
+            return;
+        };
+        turn.log(LogRequest::Delete { room: name.clone(), ticket, target, only_of, record });
+    }
+
+    /// Has one that still reads what it missed as many acks to come as may wait? It is told so.
+    fn is_owed_acks(&self, conn: ConnId, re: u64, id: RoomId, name: &RoomName, turn: &mut Turn) -> bool {
+        let catching_up = self.rooms.get(&id).is_some_and(|room| room.catching_up.contains(&conn));
+        let owed = catching_up && self.waiting_acks(conn, id) >= MAX_WAITING_ACKS;
+        if owed {
+            let message = format!("you are still reading what you missed in room {name}");
+            turn.retry(conn, re, ErrorCode::RateLimited, message);
+        }
+        owed
+    }
+
+    /// Notes a record as on its way into the log, where there is room for one more.
+    #[expect(clippy::too_many_arguments)]
+    fn pend(
+        &mut self,
+        conn: ConnId,
+        re: u64,
+        id: RoomId,
+        from: Member,
+        body: Body,
+        cid: Option<CidKey>,
+        turn: &mut Turn,
+    ) -> Option<(Ticket, Arc<Record>)> {
+        let record = Arc::new(self.record(body, turn.now.wall));
         let ticket = self.new_ticket();
-        let Some(room) = self.rooms.get_mut(&id) else { return };
+        let room = self.rooms.get_mut(&id)?;
         if room.pending.len() >= MAX_PENDING {
-            let message = format!("room {name} has more to store than its log can take; try again");
-            return turn.retry(conn, re, ErrorCode::Unavailable, message);
+            let message = format!("room {} has more to store than its log can take; try again", room.name);
+            turn.retry(conn, re, ErrorCode::Unavailable, message);
+            return None;
         }
-        let user = from.user.clone();
-        let record =
-            Record { id: record_id, time: turn.now.wall, body: Body::Message { from, text: Some(text), cid, dialect } };
-        let record = Arc::new(record);
         let kept = record.clone();
-        if let Some(key) = &key {
-            self.cids.begin(key.clone(), ticket, turn.now.mono);
-        }
-        room.pending.push_back(Pending { ticket, conn, re, user, record, cid: key, again: Vec::new() });
-        turn.log(LogRequest::Append { room: name.clone(), ticket, record: kept });
+        room.pending.push_back(Pending { ticket, conn, re, from, record: kept, cid, again: Vec::new() });
+        Some((ticket, record))
+    }
+
+    /// May the user not speak in the room (`None`: to another user)? Then it is told why.
+    fn is_muted(&self, conn: ConnId, re: u64, user: &UserId, room: Option<&RoomName>, turn: &mut Turn) -> bool {
+        let wall = turn.now.wall;
+        let Some(mute) = self.sanctions.mute(user, room, wall) else { return false };
+        let what = match &mute.measure {
+            Measure::Mute { room: Some(room), .. } => format!("you are muted in room {room}"),
+            _ => "you are muted".to_owned(),
+        };
+        let (code, message) = (ErrorCode::Muted, mute.in_words(&what));
+        let retry = mute.until.and_then(|until| until.duration_since(wall).ok());
+        turn.send(conn, ServerFrame::Error(ErrorFrame { re, code, message, retry }));
+        true
     }
 
     /// Has this very message been sent before? Then it is acknowledged again, now or with the first.
@@ -125,7 +182,7 @@ impl Hub {
     /// An ack takes its message's place in the order of the room: who is still reading what it
     /// missed gets it there.
     fn acknowledge(&mut self, conn: ConnId, re: u64, id: RoomId, kept: Kept, turn: &mut Turn) {
-        if !self.clients.contains_key(&conn) {
+        if self.is_closed(conn) {
             return;
         }
         if let Some(kept) = self.ack_in_backlog(conn, id, re, kept) {
@@ -133,7 +190,7 @@ impl Hub {
         }
     }
 
-    /// The log has kept a message: now it is told. `first`: the oldest that it still keeps.
+    /// The log has kept what a client said: now it is told. `first`: the oldest that it still keeps.
     pub(super) fn kept(&mut self, name: &RoomName, ticket: Ticket, seq: Seq, first: Seq, turn: &mut Turn) {
         let Some(id) = self.names.get(name).copied() else { return };
         let Some(room) = self.rooms.get_mut(&id) else { return };
@@ -142,8 +199,7 @@ impl Hub {
         stream.head = stream.head.max(seq);
         // What has made room for it cannot be resumed from any more.
         stream.first = stream.first.max(first);
-        self.committed += 1;
-        let Pending { conn, re, user, record, cid, again, .. } = pending;
+        let Pending { conn, re, from, record, cid, again, .. } = pending;
         if let Some(key) = cid {
             self.cids.keep(&key, ticket, stream.epoch.clone(), seq, record.id.clone());
         }
@@ -165,22 +221,49 @@ impl Hub {
         for (conn, re) in again {
             self.acknowledge(conn, re, id, kept.clone(), turn);
         }
-        if let Body::Message { from, text: Some(text), .. } = &record.body {
-            let (nick, bytes, room) = (from.nick.clone(), text.len(), name.clone());
-            turn.push(Effect::Happened(Happening::Message { conn, user, nick, room, seq, bytes }));
+        let (Member { user, nick }, room) = (from, name.clone());
+        match &record.body {
+            Body::Deleted { target } => {
+                let (by, target) = (By::Client { conn, user, nick }, Some(*target));
+                turn.push(Effect::Happened(Happening::Deleted { by, room, target, seq }));
+                self.read_again(id);
+            }
+            Body::Message { text, .. } => {
+                self.committed += 1;
+                let bytes = text.as_ref().map_or(0, String::len);
+                turn.push(Effect::Happened(Happening::Message { conn, user, nick, room, seq, bytes }));
+            }
+            Body::Event { .. } | Body::Purged => {}
         }
         self.review(id, turn);
     }
 
-    /// The log could not keep a message.
-    pub(super) fn not_kept(&mut self, name: &RoomName, ticket: Ticket, why: &str, turn: &mut Turn) {
+    /// The log could not do what a client wanted.
+    pub(super) fn not_kept(&mut self, name: &RoomName, ticket: Ticket, failure: &LogFailure, turn: &mut Turn) {
         let Some(id) = self.names.get(name).copied() else { return };
         let Some(room) = self.rooms.get_mut(&id) else { return };
         let Some(pending) = take_pending(&mut room.pending, ticket) else { return };
         for (conn, re) in std::iter::once((pending.conn, pending.re)).chain(pending.again) {
-            if self.clients.contains_key(&conn) {
-                let message = format!("the message to room {name} was not stored: {why}");
-                turn.retry(conn, re, ErrorCode::Unavailable, message);
+            if self.is_closed(conn) {
+                continue;
+            }
+            match (&pending.record.body, failure) {
+                (Body::Deleted { target }, LogFailure::NotTheirs) => {
+                    let message = format!("message {target} in room {name} is not yours to delete");
+                    turn.error(conn, re, ErrorCode::Forbidden, message);
+                }
+                (Body::Deleted { target }, LogFailure::NoSuchMessage | LogFailure::NoSuchRoom) => {
+                    let message = format!("room {name} keeps no message {target}, or it has been deleted already");
+                    turn.error(conn, re, ErrorCode::BadRequest, message);
+                }
+                (Body::Deleted { target }, why) => {
+                    let message = format!("message {target} in room {name} was not deleted: {why}");
+                    turn.retry(conn, re, ErrorCode::Unavailable, message);
+                }
+                (_, why) => {
+                    let message = format!("the message to room {name} was not stored: {why}");
+                    turn.retry(conn, re, ErrorCode::Unavailable, message);
+                }
             }
         }
         self.review(id, turn);
@@ -190,6 +273,9 @@ impl Hub {
     /// of the sender. Not stored.
     fn direct(&mut self, conn: ConnId, re: u64, to: UserId, text: String, cid: Option<String>, turn: &mut Turn) {
         let Some(from) = self.author(conn) else { return };
+        if self.is_muted(conn, re, &from.user, None, turn) {
+            return;
+        }
         let to_self = to == from.user;
         let conns = |user: &UserId| self.people.find(user).map_or(&[][..], |user| &user.conns);
         let receivers: Vec<ConnId> = conns(&to).iter().copied().filter(|receiver| *receiver != conn).collect();
@@ -211,10 +297,14 @@ impl Hub {
         turn.send(conn, ServerFrame::Ack { re, kept: None, delivered: Some(delivered) });
     }
 
-    fn author(&self, conn: ConnId) -> Option<Member> {
+    pub(super) fn author(&self, conn: ConnId) -> Option<Member> {
         let user = self.user_of(conn)?;
         let nick = self.people.find(&user)?.nick.clone();
         Some(Member { user, nick })
+    }
+
+    pub(super) fn record(&mut self, body: Body, time: SystemTime) -> Record {
+        Record { id: self.record_id(time), time, body }
     }
 
     /// Ascending with the time, and 80 random bits: unique without asking anyone.

@@ -90,6 +90,7 @@ impl Hub {
     fn client_row<'a>(&'a self, conn: ConnId, client: &'a Client) -> ClientRow<'a> {
         let user = match &client.phase {
             Phase::Welcomed(user) => Some(user),
+            Phase::Closed(user) => user.as_ref(),
             Phase::New | Phase::Greeting(_) => None,
         };
         let nick = user.and_then(|user| self.people.find(user)).map(|user| &user.nick);

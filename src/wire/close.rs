@@ -117,6 +117,7 @@ mod tests {
             assert_eq!(find(row.code), Some(row));
         }
         assert_eq!(find(1005), None);
+        assert_eq!((Close::BANNED, Close::TOKEN_EXPIRED), (BANNED.code, TOKEN_EXPIRED.code), "the chat's own");
     }
 
     #[test]

@@ -2,6 +2,10 @@
 //! effects as the workers and the log would, and checks after every step what must always hold.
 
 mod crowd;
+mod fake_log;
+mod grants;
+mod moderation;
+mod peer;
 mod people;
 mod resume;
 mod simulation;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::event::*;
 use super::super::id::ConnId;
-use super::world::{World, named, room};
+use super::world::{World, claims, named, room};
 
 fn world() -> World {
     World::new(Settings::default())
@@ -94,7 +94,7 @@ fn a_drop_is_not_noticed_when_the_user_returns_in_time() {
 #[test]
 fn a_new_nick_is_heard_also_where_the_user_is_only_waited_for() {
     let mut w = world();
-    let (bob, ann) = (w.client("Bob"), w.user("ann"));
+    let (bob, ann) = (w.client("Bob"), w.bearer(claims("ann", None)));
     w.join(ann, "b", 0);
     w.join(bob, "b", 0);
     w.drop_conn(ann, false);
@@ -105,19 +105,6 @@ fn a_new_nick_is_heard_also_where_the_user_is_only_waited_for() {
     assert_eq!(w.seen(bob), ["nick lobby Eve of 2", "nick b Eve of 2"]);
     w.advance(Duration::from_secs(15));
     assert_eq!(w.seen(bob), ["leave lobby Eve of 1", "leave b Eve of 1"]);
-}
-
-#[test]
-fn a_token_names_a_nick_and_the_client_may_choose_another() {
-    let mut w = world();
-    let conn = w.connect(Dialect::Json);
-    let identity = named("u", Some("Named"));
-    w.hello(conn, Hello { identity: identity.clone(), ..Hello::default() });
-    assert_eq!(w.seen(conn)[0], "welcome Named");
-    let tab = w.connect(Dialect::Json);
-    w.hello(tab, Hello { identity, nick: Some("Chosen".into()), ..Hello::default() });
-    assert_eq!(w.seen(tab)[0], "welcome Chosen");
-    assert_eq!(w.seen(conn).pop().unwrap(), "nick lobby Chosen of 1", "the user's other tab hears of it");
 }
 
 #[test]

@@ -7,113 +7,13 @@ use std::time::{Duration, SystemTime};
 
 use super::super::event::*;
 use super::super::hub::Hub;
-use super::super::id::{ConnId, Nick, RoomId, RoomName, Seq, UserId};
+use super::super::id::{ConnId, Nick, RoomGlob, RoomId, RoomName, UserId};
+use super::super::sanction::{BanTarget, Measure, Sanction};
+pub use super::fake_log::FakeLog;
+use super::peer::Peer;
 
 pub fn room(name: &str) -> RoomName {
     RoomName::parse(name).unwrap()
-}
-
-/// A room log that answers when it is told to.
-#[derive(Default)]
-pub struct FakeLog {
-    pub streams: BTreeMap<RoomName, FakeStream>,
-    /// Asked and not answered; each room in its order.
-    pub queues: BTreeMap<RoomName, VecDeque<LogRequest>>,
-    /// The most entries of a page, whatever is asked for; 0 for as many as are asked for.
-    pub page: Seq,
-    epochs: u32,
-}
-
-pub struct FakeStream {
-    pub epoch: Arc<str>,
-    /// Everything ever kept: seq 1 is the first.
-    pub records: Vec<Arc<Record>>,
-    /// The oldest that can still be read.
-    pub first: Seq,
-}
-
-impl FakeLog {
-    /// Answers the oldest request of a room; `fail`: that it cannot.
-    pub fn answer(&mut self, name: &RoomName, fail: bool) -> Option<LogReply> {
-        let request = self.queues.get_mut(name)?.pop_front()?;
-        if self.queues[name].is_empty() {
-            self.queues.remove(name);
-        }
-        let failure = LogFailure::Unavailable("the disk is full".to_owned());
-        let epochs = &mut self.epochs;
-        let stream = self.streams.entry(name.clone()).or_insert_with(|| {
-            *epochs += 1;
-            FakeStream { epoch: format!("e{epochs}").into(), records: Vec::new(), first: 1 }
-        });
-        let head = stream.records.len() as Seq;
-        let first = stream.first;
-        Some(match request {
-            LogRequest::Close { .. } => return self.answer(name, fail),
-            LogRequest::Open { room } if fail => LogReply::Failed { room: Some(room), ticket: None, failure },
-            LogRequest::Append { room, ticket, .. } | LogRequest::Read { room, ticket, .. } if fail => {
-                LogReply::Failed { room: Some(room), ticket: Some(ticket), failure }
-            }
-            LogRequest::Open { room } => {
-                LogReply::Opened { room, epoch: stream.epoch.clone(), head, first, said: Vec::new() }
-            }
-            LogRequest::Append { room, ticket, record } => {
-                stream.records.push(record);
-                LogReply::Committed { room, ticket, seq: head + 1, first, removed: 0 }
-            }
-            LogRequest::Read { room, ticket, range, limit, .. } => {
-                let limit = if self.page > 0 { self.page.min(Seq::from(limit)) } else { Seq::from(limit) };
-                let (from, to) = match range {
-                    HistoryRange::After(seq) => ((seq + 1).max(first), (seq.max(first - 1) + limit).min(head)),
-                    HistoryRange::Latest => ((head + 1).saturating_sub(limit).max(first), head),
-                    HistoryRange::Before(seq) => {
-                        let to = seq.saturating_sub(1).min(head);
-                        ((to + 1).saturating_sub(limit).max(first), to)
-                    }
-                };
-                let entry = |seq| Entry { seq, record: stream.records[seq as usize - 1].clone() };
-                let entries: Vec<Entry> = (from..=to).map(entry).collect();
-                let more = match range {
-                    HistoryRange::After(_) => to < head,
-                    _ => from > first,
-                };
-                LogReply::Page { room, ticket, epoch: stream.epoch.clone(), entries, more, first, head }
-            }
-            LogRequest::Delete { .. } | LogRequest::Purge { .. } | LogRequest::List { .. } => return None,
-        })
-    }
-}
-
-/// What one client knows of a room.
-pub struct View {
-    /// The seq that must come next.
-    next: Seq,
-    /// Until the first entry: it may also begin earlier, from here.
-    earliest: Option<Seq>,
-    /// Who is there, by what it was told; absent in large rooms.
-    pub members: Option<BTreeMap<UserId, Nick>>,
-}
-
-impl View {
-    /// The last seq that it has seen; absent while that is not yet settled.
-    pub fn cursor(&self) -> Option<Seq> {
-        self.earliest.is_none().then_some(self.next - 1)
-    }
-}
-
-/// One connection, as its client and its worker see it.
-#[derive(Default)]
-pub struct Peer {
-    pub user: Option<UserId>,
-    pub inbox: Vec<ServerFrame>,
-    pub views: BTreeMap<RoomName, View>,
-    /// Asked for and not yet answered.
-    pub open: BTreeSet<u64>,
-    messages: BTreeSet<u64>,
-    last: u64,
-    resume: BTreeMap<RoomName, Cursor>,
-    /// What each of its requests asked for, by its number.
-    history: BTreeMap<RoomName, Vec<(u64, u32)>>,
-    pub page_under_way: bool,
 }
 
 pub struct World {
@@ -124,13 +24,24 @@ pub struct World {
     /// Sockets take a page at once.
     pub fast: bool,
     pub mono: Duration,
+    /// The time of day when the daemon was started, less what its clock began with.
+    pub born: Duration,
     pub peers: BTreeMap<ConnId, Peer>,
     pub members: BTreeMap<RoomId, BTreeSet<ConnId>>,
     pub happened: Vec<Happening>,
     pub publishes: usize,
     /// Check after every input what must hold; too slow for crowds.
     pub watchful: bool,
+    /// Books to be saved, and the last that was.
+    pub saves: VecDeque<(u64, Vec<Arc<Sanction>>)>,
+    pub saved: Vec<Arc<Sanction>>,
+    /// Bans and mutes, by what operators who watch are told.
+    pub in_force: BTreeMap<u64, Arc<Sanction>>,
+    /// What operators have asked and not been answered; and the answers.
+    pub asked: BTreeSet<u64>,
+    pub moderated: BTreeMap<u64, Result<Outcome, ActionError>>,
     last_conn: u64,
+    last_action: u64,
 }
 
 impl World {
@@ -145,28 +56,44 @@ impl World {
             prompt: true,
             fast: true,
             mono: Duration::from_secs(1000),
+            born: Duration::ZERO,
             peers: BTreeMap::new(),
             members: BTreeMap::new(),
             happened: Vec::new(),
             publishes: 0,
             watchful: true,
+            saves: VecDeque::new(),
+            saved: Vec::new(),
+            in_force: BTreeMap::new(),
+            asked: BTreeSet::new(),
+            moderated: BTreeMap::new(),
             last_conn: 0,
+            last_action: 0,
         }
     }
 
     // What may happen.
 
     pub fn connect(&mut self, dialect: Dialect) -> ConnId {
+        self.connect_as(dialect, IpAddr::V4(Ipv4Addr::LOCALHOST), Ok(Identity::NewGuest))
+    }
+
+    pub fn connect_as(&mut self, dialect: Dialect, addr: IpAddr, admission: Result<Identity, Close>) -> ConnId {
         self.last_conn += 1;
         let conn = ConnId(self.last_conn);
-        self.peers.insert(conn, Peer::default());
-        self.input(Input::Connected {
-            conn,
-            dialect,
-            addr: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            admission: Ok(Identity::NewGuest),
-        });
+        let rooms = match &admission {
+            Ok(Identity::User(claims)) => claims.rooms.clone(),
+            _ => None,
+        };
+        let mut peer = Peer::default();
+        peer.rooms = rooms;
+        self.peers.insert(conn, peer);
+        self.input(Input::Connected { conn, dialect, addr, admission });
         conn
+    }
+
+    pub fn wall(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + self.born + self.mono
     }
 
     /// A JSON client that has said hello with this nick, and is in the default rooms.
@@ -185,39 +112,65 @@ impl World {
     }
 
     pub fn hello(&mut self, conn: ConnId, hello: Hello) -> u64 {
-        let peer = self.peers.get_mut(&conn).unwrap();
-        peer.resume = hello.resume.iter().cloned().collect();
-        // A room that is resumed and cannot be recovered is joined like the others.
-        let resumed = hello.resume.iter().map(|(room, _)| room);
-        for room in hello.rooms.iter().flatten().chain(&self.hub.settings().default_rooms).chain(resumed) {
-            peer.history.entry(room.clone()).or_default().push((peer.last + 1, hello.history));
-        }
         self.say(conn, ClientFrame::Hello(hello))
+    }
+
+    /// A JSON client of a user whom a token names so.
+    pub fn bearer(&mut self, claims: Claims) -> ConnId {
+        let conn = self.connect(Dialect::Json);
+        self.hello(conn, Hello { identity: Identity::User(Box::new(claims)), ..Hello::default() });
+        conn
     }
 
     /// Sends a frame; the client's number for it.
     pub fn say(&mut self, conn: ConnId, frame: ClientFrame) -> u64 {
-        let peer = self.peers.get_mut(&conn).unwrap();
-        peer.last += 1;
-        let seq = peer.last;
-        match &frame {
-            ClientFrame::Typing { .. } => {}
-            ClientFrame::Message { .. } => {
-                peer.messages.insert(seq);
-                peer.open.insert(seq);
-            }
-            _ => {
-                peer.open.insert(seq);
-            }
-        }
-        if let ClientFrame::Join { room, history } = &frame
-            && (!peer.views.contains_key(room) || peer.user.is_none())
-        {
-            // Another join of the room may be under way, and it is not known which one will count.
-            peer.history.entry(room.clone()).or_default().push((seq, *history));
-        }
+        let default_rooms = self.hub.settings().default_rooms.clone();
+        let seq = self.peers.get_mut(&conn).unwrap().says(&frame, &default_rooms);
         self.input(Input::Frame { conn, seq, frame });
         seq
+    }
+
+    /// An operator orders something; its number.
+    pub fn order(&mut self, action: Action) -> u64 {
+        self.last_action += 1;
+        let id = self.last_action;
+        self.asked.insert(id);
+        self.input(Input::Moderate { id, by: "operator".to_owned(), action });
+        id
+    }
+
+    /// The same, and the answer, which is there at once where everything is prompt.
+    pub fn ordered(&mut self, action: Action) -> Result<Outcome, ActionError> {
+        let id = self.order(action);
+        self.moderated.remove(&id).expect("an answer")
+    }
+
+    /// The book that was given last is saved, and with it all before it; or it cannot be.
+    pub fn save(&mut self, fail: bool) {
+        let Some((version, sanctions)) = self.saves.pop_back() else { return };
+        self.saves.clear();
+        let result = if fail { Err("the disk is full".to_owned()) } else { Ok(()) };
+        if !fail {
+            self.saved = sanctions;
+        }
+        self.input(Input::SanctionsSaved { version, result });
+    }
+
+    /// The daemon is killed and started again over the same log and the book as it was saved; it
+    /// takes `pause`.
+    pub fn restart(&mut self, pause: Duration, seed: u64) {
+        // The new daemon's clock begins anew, the time of day goes on.
+        let wall = self.born + self.mono + pause;
+        self.mono = Duration::from_secs(seed % 700);
+        self.born = wall - self.mono;
+        self.peers.clear();
+        self.members.clear();
+        self.saves.clear();
+        self.asked.clear();
+        self.log.restart();
+        let sanctions: Vec<Sanction> = self.saved.iter().map(|sanction| Sanction::clone(sanction)).collect();
+        self.in_force = self.saved.iter().map(|sanction| (sanction.id, sanction.clone())).collect();
+        self.hub = Hub::new(self.hub.settings().clone(), seed, sanctions);
     }
 
     pub fn join(&mut self, conn: ConnId, name: &str, history: u32) -> u64 {
@@ -251,16 +204,24 @@ impl World {
         self.mono = until;
     }
 
+    /// The log tells the next of a room: what it has done already, or else what it does now.
     pub fn answer_log(&mut self, name: &RoomName, fail: bool) {
-        if let Some(reply) = self.log.answer(name, fail) {
+        self.log.wall = self.wall();
+        if let Some(reply) = self.log.tell(name).or_else(|| self.log.answer(name, fail)) {
             self.input(Input::Log(reply));
         }
     }
 
     /// The log answers all it has been asked, and what is asked on that.
     pub fn settle(&mut self) {
-        while let Some(name) = self.log.queues.keys().next().cloned() {
-            self.answer_log(&name, false);
+        loop {
+            if let Some(page) = self.log.pages.pop_front() {
+                self.input(Input::Log(page));
+            } else if let Some(name) = self.log.done.keys().chain(self.log.queues.keys()).next().cloned() {
+                self.answer_log(&name, false);
+            } else {
+                return;
+            }
         }
     }
 
@@ -276,9 +237,15 @@ impl World {
             if self.prompt
                 && let Some(name) = self.log.queues.keys().next().cloned()
             {
+                self.log.wall = self.wall();
                 if let Some(reply) = self.log.answer(&name, false) {
                     self.step(Input::Log(reply));
                 }
+            } else if self.prompt
+                && let Some((version, sanctions)) = self.saves.pop_front()
+            {
+                self.saved = sanctions;
+                self.step(Input::SanctionsSaved { version, result: Ok(()) });
             } else if self.fast
                 && let Some((conn, peer)) = self.peers.iter_mut().find(|(_, peer)| peer.page_under_way)
             {
@@ -296,7 +263,7 @@ impl World {
             Input::Disconnected { conn, .. } => Some(conn),
             _ => None,
         };
-        let now = Now { mono: self.mono, wall: SystemTime::UNIX_EPOCH + self.mono };
+        let now = Now { mono: self.mono, wall: self.wall() };
         let mut out = Vec::new();
         self.hub.handle(input, now, &mut out);
         for effect in out {
@@ -329,7 +296,7 @@ impl World {
                     assert_ne!(Some(conn), leaving, "{frame:?} to one who is gone");
                     match &instead {
                         Some((one, Some(other))) if *one == conn => self.deliver(conn, other.clone()),
-                        Some((one, None)) if *one == conn => self.spare(conn, &frame),
+                        Some((one, None)) if *one == conn => self.peers.get_mut(&conn).unwrap().is_spared(&frame),
                         _ => self.deliver(conn, frame.clone()),
                     }
                 }
@@ -350,137 +317,81 @@ impl World {
             Effect::Forget { room } => {
                 assert!(self.members.remove(&room).is_none_or(|members| members.is_empty()), "forgotten with members");
             }
-            Effect::Close { .. } | Effect::Moderated { .. } | Effect::SaveSanctions { .. } => unreachable!("not yet"),
+            Effect::Close { conn, close } => {
+                assert_ne!(Some(conn), leaving);
+                assert!(close.reason.len() <= 123, "{close:?}");
+                assert!(self.members.values().all(|members| !members.contains(&conn)), "{conn} is closed and a member");
+                let peer = self.peers.get_mut(&conn).unwrap();
+                peer.page_under_way = false;
+                peer.views.clear();
+                assert_eq!(peer.closed.replace(close), None, "closed twice");
+            }
+            Effect::Moderated { id, result } => {
+                assert!(self.asked.remove(&id), "an answer that nobody waits for");
+                self.moderated.insert(id, result);
+            }
+            Effect::SaveSanctions { version, sanctions } => {
+                assert!(self.saves.back().is_none_or(|(last, _)| *last < version));
+                self.saves.push_back((version, sanctions));
+            }
             Effect::Log(request) => {
-                let room = match &request {
-                    LogRequest::Open { room } | LogRequest::Close { room } => room,
-                    LogRequest::Append { room, .. } | LogRequest::Read { room, .. } => room,
-                    LogRequest::Delete { .. } | LogRequest::Purge { .. } | LogRequest::List { .. } => {
-                        unreachable!("not yet")
-                    }
-                };
-                self.log.queues.entry(room.clone()).or_default().push_back(request);
+                if let LogRequest::Append { room, record, .. } = &request
+                    && let Body::Message { from, .. } = &record.body
+                {
+                    assert!(!self.is_muted(&from.user, room), "{} is muted and speaks in {room}", from.user);
+                }
+                self.log.ask(request);
             }
-            Effect::Happened(happening) => self.happened.push(happening),
+            Effect::Happened(happening) => {
+                match &happening {
+                    Happening::Sanctioned { sanction, .. } => {
+                        self.in_force.retain(|_, known| known.measure != sanction.measure);
+                        self.in_force.insert(sanction.id, sanction.clone());
+                    }
+                    Happening::Lifted { sanction, .. } => drop(self.in_force.remove(&sanction.id)),
+                    _ => {}
+                }
+                self.happened.push(happening);
+            }
         }
     }
 
-    /// A client of the text dialect is spared its own message.
-    fn spare(&mut self, conn: ConnId, frame: &ServerFrame) {
-        if let ServerFrame::Entry { room, entry } = frame {
-            let view = self.peers.get_mut(&conn).and_then(|peer| peer.views.get_mut(room)).expect("it is a member");
-            assert_eq!(entry.seq, view.next);
-            view.next += 1;
-        }
+    fn is_muted(&self, user: &UserId, room: &RoomName) -> bool {
+        let in_force = self.in_force.values().filter(|sanction| !sanction.is_over(self.wall()));
+        let mut mutes = in_force.filter_map(|sanction| match &sanction.measure {
+            Measure::Mute { user, room } => Some((user, room)),
+            Measure::Ban(_) => None,
+        });
+        mutes.any(|(muted, place)| muted == user && place.as_ref().is_none_or(|place| place == room))
     }
 
-    /// A frame reaches a client, which checks that it makes sense.
+    fn is_banned(&self, user: &UserId, addr: IpAddr) -> bool {
+        let mut in_force = self.in_force.values().filter(|sanction| !sanction.is_over(self.wall()));
+        in_force.any(|sanction| match &sanction.measure {
+            Measure::Ban(BanTarget::User(banned)) => banned == user,
+            Measure::Ban(BanTarget::Net(net)) => net.contains(&addr),
+            Measure::Mute { .. } => false,
+        })
+    }
+
     fn deliver(&mut self, conn: ConnId, frame: ServerFrame) {
+        if let ServerFrame::Welcome(welcome) = &frame {
+            let row = self.hub.client(conn).unwrap();
+            assert!(!self.is_banned(&welcome.user, row.addr), "{} is banned and welcome", welcome.user);
+            assert!(row.token_exp.is_none_or(|end| end > self.wall()), "welcomed with a token that has ended");
+        }
+        let small = self.hub.settings().presence_limit > 100;
         let peer = self.peers.get_mut(&conn).unwrap_or_else(|| panic!("{frame:?} to {conn}, which is gone"));
-        let log = &self.log;
-        let kept = |room: &RoomName, seq: Seq, id: &str| {
-            let stream = &log.streams[room];
-            assert_eq!(stream.records[seq as usize - 1].id, id, "{room} {seq} is not what the log kept");
-        };
-        match &frame {
-            ServerFrame::Welcome(welcome) => {
-                assert!(peer.user.replace(welcome.user.clone()).is_none(), "welcomed twice");
-                peer.open.remove(&welcome.re);
-            }
-            ServerFrame::Error(error) => {
-                peer.open.remove(&error.re);
-                if peer.messages.contains(&error.re) {
-                    assert!(peer.messages.remove(&error.re));
-                }
-            }
-            _ => assert!(peer.user.is_some(), "{frame:?} before welcome"),
-        }
-        match &frame {
-            ServerFrame::Joined(joined) => {
-                peer.open.remove(&joined.re);
-                let tell = |members: &Vec<Member>| members.iter().map(|m| (m.user.clone(), m.nick.clone())).collect();
-                // Where rooms grow over the limit, lists go stale until the number is told.
-                let told = joined.members.as_ref().filter(|_| self.hub.settings().presence_limit > 100);
-                let members = told.map(tell);
-                let asked = peer.history.entry(joined.room.clone()).or_default();
-                let history = Seq::from(asked.iter().map(|(_, history)| *history).max().unwrap_or(0));
-                // Requests that wait behind a leave are still to be answered.
-                asked.retain(|(re, _)| *re > joined.re);
-                let mut view = View { next: joined.seq + 1, earliest: None, members };
-                if joined.recovered {
-                    match (peer.views.get(&joined.room), peer.resume.remove(&joined.room)) {
-                        (Some(old), _) => assert_eq!(old.next, view.next, "joined again"),
-                        (None, cursor) => view.next = cursor.expect("recovered unasked").seq + 1,
-                    }
-                } else {
-                    peer.resume.remove(&joined.room);
-                    view.earliest = (history > 0).then(|| view.next.saturating_sub(history.min(100)).max(1));
-                }
-                peer.views.insert(joined.room.clone(), view);
-            }
-            ServerFrame::Left { re, room, .. } => {
-                peer.open.remove(re);
-                peer.views.remove(room);
-            }
-            ServerFrame::Entry { room, entry } => {
-                kept(room, entry.seq, &entry.record.id);
-                let view = peer.views.get_mut(room).expect("an entry of a room that it is not in");
-                match view.earliest.take() {
-                    Some(earliest) => assert!((earliest..=view.next).contains(&entry.seq), "{room} {}", entry.seq),
-                    None => assert_eq!(entry.seq, view.next, "hole or double in {room} at {conn}"),
-                }
-                view.next = entry.seq + 1;
-            }
-            ServerFrame::Ack { re, kept: what, .. } => {
-                peer.open.remove(re);
-                if let Some(Kept { id, seq, room }) = what {
-                    kept(room, *seq, id);
-                    assert!(peer.messages.remove(re), "two answers to a message");
-                    if let Some(view) = peer.views.get_mut(room) {
-                        assert!(*seq <= view.next, "an ack ahead of its place: {seq} of {}", view.next);
-                        match view.earliest {
-                            Some(earliest) if *seq < view.next => view.earliest = Some(earliest.max(seq + 1)),
-                            _ if *seq == view.next => (view.next, view.earliest) = (seq + 1, None),
-                            _ => {}
-                        }
-                    }
-                }
-            }
-            ServerFrame::Presence { room, change, online } => {
-                let own = peer.user.clone();
-                let view = peer.views.get_mut(room).expect("presence of a room that it is not in");
-                match (change, &mut view.members) {
-                    (Some(change), Some(members)) => {
-                        let nick = change.nick.clone();
-                        match change.state {
-                            PresenceState::Join => {
-                                assert_ne!(Some(&change.user), own.as_ref(), "told of its own joining");
-                                assert!(members.insert(change.user.clone(), nick).is_none(), "joined twice");
-                            }
-                            PresenceState::Leave => assert!(members.remove(&change.user).is_some(), "left twice"),
-                            PresenceState::Nick => assert!(members.insert(change.user.clone(), nick).is_some()),
-                        }
-                        assert_eq!(members.len(), *online);
-                    }
-                    _ => view.members = None,
-                }
-            }
-            ServerFrame::History(page) => {
-                peer.open.remove(&page.re);
-                assert!(page.entries.is_sorted_by(|a, b| a.seq + 1 == b.seq));
-                page.entries.iter().for_each(|entry| kept(&page.room, entry.seq, &entry.record.id));
-            }
-            ServerFrame::Who { re, .. } => {
-                peer.open.remove(re);
-            }
-            _ => {}
-        }
-        peer.inbox.push(frame);
+        peer.hears(frame, &self.log, small);
     }
 
     /// What must hold between any two inputs.
     fn check(&self) {
         for (conn, peer) in &self.peers {
+            let token_exp = self.hub.client(*conn).and_then(|client| client.token_exp);
+            let due = self.hub.next_deadline().is_some_and(|at| at <= self.mono);
+            let ended = token_exp.is_some_and(|end| end <= self.wall());
+            assert!(!ended || due || peer.closed.is_some(), "the token of {conn} has ended");
             for (name, view) in &peer.views {
                 let row = self.hub.room(name).expect("a room that one is in");
                 assert!(self.hub.members(name).any(|member| member == *conn));
@@ -533,11 +444,16 @@ pub fn short(frame: &ServerFrame) -> String {
             format!("joined {} {}{} of {}", j.room, j.seq, if j.recovered { " recovered" } else { "" }, j.online)
         }
         ServerFrame::Left { room, .. } => format!("left {room}"),
-        ServerFrame::Muted { room, on, .. } => format!("muted {room:?} {on}"),
+        ServerFrame::Muted { room, on, .. } => {
+            let place = room.as_ref().map_or("everywhere", RoomName::as_str);
+            format!("{} {place}", if *on { "muted" } else { "unmuted" })
+        }
         ServerFrame::Entry { room, entry } => match &entry.record.body {
             Body::Message { from, text: Some(text), .. } => format!("{room} {} {}: {text}", entry.seq, from.nick),
             Body::Message { from, text: None, .. } => format!("{room} {} {}: (deleted)", entry.seq, from.nick),
-            body => format!("{room} {} {body:?}", entry.seq),
+            Body::Deleted { target } => format!("{room} {} deletes {target}", entry.seq),
+            Body::Purged => format!("{room} {} purges", entry.seq),
+            Body::Event { name, .. } => format!("{room} {} event {name}", entry.seq),
         },
         ServerFrame::Direct(d) => format!("direct {}: {}", d.from.nick, d.text),
         ServerFrame::Presence { room, change: Some(c), online } => {
@@ -571,7 +487,19 @@ pub fn short(frame: &ServerFrame) -> String {
 
 /// Whom a token names, without end or bounds.
 pub fn named(user: &str, nick: Option<&str>) -> Identity {
+    Identity::User(Box::new(claims(user, nick)))
+}
+
+pub fn claims(user: &str, nick: Option<&str>) -> Claims {
     let expires = SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 40);
     let (user, nick) = (UserId::parse(user).unwrap(), nick.map(|nick| Nick::parse(nick).unwrap()));
-    Identity::User(Box::new(Claims { user, nick, rooms: None, moderator: false, expires }))
+    Claims { user, nick, rooms: None, moderator: false, expires }
+}
+
+pub fn moderator(user: &str) -> Claims {
+    Claims { moderator: true, ..claims(user, Some(user)) }
+}
+
+pub fn globs(texts: &[&str]) -> Option<Arc<[RoomGlob]>> {
+    Some(texts.iter().map(|text| RoomGlob::parse(text).unwrap()).collect())
 }

@@ -340,7 +340,7 @@ fn ack_out(re: u64, kept: Option<&Kept>, delivered: Option<usize>) -> AckOut<'_>
 
 fn error_out(error: &ErrorFrame) -> ErrorOut<'_> {
     let ErrorFrame { re, code, message, retry } = error;
-    let temporary = code.is_temporary();
+    let temporary = error.is_temporary();
     ErrorOut { re: *re, code: code.as_str(), message, temporary, retry_ms: retry.map(ms_up) }
 }
 
