@@ -51,7 +51,7 @@ fn refused(daemon: &Daemon, token: &str, code: u16, words: &str) {
 /// test.
 #[track_caller]
 fn ends(daemon: &Daemon, path: &str, headers: &str) -> Closed {
-    Chat::open(daemon.connect(), path, headers).closed().1
+    Chat::open(daemon.connect(), path, headers).turned_away()
 }
 
 fn bearer(token: &str) -> String {
@@ -234,6 +234,13 @@ fn a_token_may_come_with_the_upgrade() {
             assert_eq!(chat.closed().1.code, code, "{first}");
         }
     }
+    // One that was good then, and is not any more.
+    let soon = seconds(2);
+    let mut late =
+        Chat::open(daemon.connect(), "/chat", &bearer(&site.token(&but(claims("ann"), json!({"exp": soon})))));
+    until("the token has expired", || (seconds(0) >= soon).then_some(()));
+    late.send("hello", json!({"v": 1}));
+    assert_eq!(late.closed().1.code, 4202);
     // Another hello changes nobody.
     mended.send("hello", json!({"v": 1, "token": forged}));
     assert_eq!(mended.any(&["error"])["payload"]["code"], "bad_request");
@@ -414,8 +421,11 @@ fn a_token_names_the_rooms_that_may_be_joined() {
             }
         }
     };
-    let (mut ann, _) = enter(&daemon, &site.token(&but(claims("ann"), json!({"rooms": ["team-*", "大厅"]}))));
-    assert_eq!(ann.any(&["joined", "error"])["payload"]["code"], "forbidden", "the default room is none of hers");
+    let token = site.token(&but(claims("ann"), json!({"rooms": ["team-*", "大厅"]})));
+    let mut ann = Chat::open(daemon.connect(), "/chat", "");
+    ann.hello(json!({"v": 1, "token": token, "rooms": ["secret", "team-0"]}));
+    assert_eq!(ann.any(&["joined", "error"])["payload"]["code"], "forbidden");
+    assert_eq!(ann.any(&["joined", "error"])["payload"]["room"], "team-0");
     for (room, code) in [
         ("team-1", Value::Null),
         ("大厅", Value::Null),
@@ -427,7 +437,9 @@ fn a_token_names_the_rooms_that_may_be_joined() {
     }
     let (mut none, _) = enter(&daemon, &site.token(&but(claims("bob"), json!({"rooms": []}))));
     assert_eq!(join(&mut none, "team-1"), "forbidden");
+    assert!(daemon.clients(&["--room", "lobby"]).is_empty(), "the default room is not theirs");
     let (mut all, _) = enter(&daemon, &site.token(&claims("eve")));
+    all.frame("joined");
     assert_eq!(join(&mut all, "team-1"), Value::Null);
 }
 
