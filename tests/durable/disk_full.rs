@@ -189,7 +189,7 @@ fn all_else_works(daemon: &Daemon, ann: &mut Chat, bob: &mut Chat, newcomer: &st
     bob.send("message", json!({"to": ann.user, "text": "directly"}));
     assert_eq!(bob.frame("ack")["payload"]["delivered"], 1);
     assert_eq!(ann.frame("message")["payload"]["text"], "directly");
-    daemon.json(&["notice", "--all", "hold on"]);
+    daemon.json(&["notice", "hold on"]);
     assert_eq!(ann.frame("notice")["payload"]["text"], "hold on");
     assert_eq!(daemon.http().get("/healthz").status, 200);
     eve.leave();
@@ -256,7 +256,7 @@ fn only_saying_is_refused_until_there_is_room() {
 
 /// The service manager is told whether there is trouble with the history.
 fn told(manager: &Manager, trouble: bool) {
-    while manager.with("STATUS").variables["STATUS"].contains("history") != trouble {}
+    while manager.with("STATUS").variables["STATUS"].contains("refused") != trouble {}
 }
 
 #[test]

@@ -15,8 +15,9 @@ mod support;
 mod torn;
 mod volatile;
 
-/// Nobody is cut for speaking fast, or for coming often.
-const FAST: &str = "\
+/// Nobody is cut for speaking fast, or for coming often; who does not answer a stop is not waited for
+/// for long.
+const FAST: &str = "[shutdown]\ngrace = \"200ms\"\n\
 [limits]\nrate = \"1000000/s\"\nburst = 1000000\nhandshakes_per_ip = \"1000000/s\"\nclients_per_ip = 1000000\n";
 
 /// The number that all of a test's choices come from: that of `WSCHAT_SEED`, or a new one. It is

@@ -54,10 +54,19 @@ impl Progress {
     /// From now on nobody says anything new.
     pub fn come_to_an_end(&self) {
         self.state.lock().expect("nobody panics with it").last = true;
+        self.changed.notify_all();
     }
 
     pub fn ends(&self) -> bool {
         self.state.lock().expect("nobody panics with it").last
+    }
+
+    /// Waits until that many have been counted, or until the end.
+    pub fn sit_out(&self, step: Step, count: u64) {
+        let mut state = self.state.lock().expect("nobody panics with it");
+        while !state.last && state.wrong.is_none() && state.counts[step as usize] < count {
+            state = self.changed.wait(state).expect("nobody panics with it");
+        }
     }
 
     /// Waits until that many have been counted; `look` is asked now and then.
