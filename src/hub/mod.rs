@@ -247,7 +247,9 @@ impl HubTask {
             self.tell(EventKind::Slow, &peer, || "its outbox passed the limit".into());
         }
         self.tell(EventKind::Disconnect, &peer, || format!("{} {}", end.code, end.reason).trim_end().to_owned());
-        self.chat_input(Input::Disconnected { conn: id, clean: end.clean }, None);
+        // Nobody needs to wait for those who were told to stay away, whether or not they heard it.
+        let sent_away = end.ours && close::find(end.code).is_some_and(|row| !row.reconnect.is_wanted());
+        self.chat_input(Input::Disconnected { conn: id, clean: end.clean || sent_away }, None);
         self.clients.remove(&id);
         for asker in self.closing.remove(&id).into_iter().flatten() {
             // There is room for every answer; whoever asked may have gone.

@@ -131,19 +131,17 @@ impl HubTask {
             By::Client { conn, user, nick } => format!("moderator {nick} ({user}, client {conn})"),
             By::Operator(name) => name.clone(),
         };
-        let does = match kind {
-            EventKind::Delete => "deleted",
-            EventKind::Close => "closed the room",
-            EventKind::Ban => "banned",
-            EventKind::Unban => "ended",
-            EventKind::Mute => "muted",
-            _ => "ended",
-        };
-        let place = room.as_ref().map(|room| format!(" in room {room}")).unwrap_or_default();
-        let (room_field, user_field) =
-            (room.as_ref().map_or("", RoomName::as_str), user.as_ref().map_or("", UserId::as_str));
-        let detail_shown = detail.escape_debug().to_string();
-        tracing::info!(room = room_field, user = user_field, by = who, "{who} {does}: {detail_shown}{place}");
+        // What operators do is written down where their calls are answered.
+        if let By::Client { .. } = &by {
+            let does = match kind {
+                EventKind::Delete => "deleted",
+                EventKind::Mute => "put in force:",
+                _ => "ended",
+            };
+            let place = room.as_ref().map(|room| format!(" in room {room}")).unwrap_or_default();
+            let (room, user) = (room.as_ref().map_or("", RoomName::as_str), user.as_ref().map_or("", UserId::as_str));
+            tracing::info!(room, user, by = who, "{who} {does} {}{place}", detail.escape_debug());
+        }
         let (client, address, nick) = match &by {
             By::Client { conn, nick, .. } => {
                 (Some(*conn), self.clients.get(conn).map(|c| c.peer.address), Some(nick.clone()))
