@@ -2,7 +2,7 @@
 // wschat.js, the lines of a room in log.js, all words in the language files.
 
 import { WsChat, utf8Length } from './wschat.js';
-import { count, fill, t } from './i18n.js';
+import { count, fill, fullTime, t } from './i18n.js';
 import { RoomLog } from './log.js';
 import { recall, remember } from './memory.js';
 import { dress, element, isolate } from './text.js';
@@ -237,9 +237,11 @@ chat.addEventListener('joined', ({ detail }) => {
   showPeople();
 });
 
-chat.addEventListener('left', ({ detail: { room } }) => {
+chat.addEventListener('left', ({ detail: { re, room, reason } }) => {
   const log = logs.get(room);
   if (!log) return;
+  // Nobody here asked to leave: an operator has closed the room.
+  if (!re) showBanner(t('roomClosed', isolate(room)) + (reason ? ` ${t('reason', isolate(reason))}` : ''), 'warn', false);
   logs.delete(room);
   log.node.remove();
   if (current === log) {
@@ -352,6 +354,14 @@ chat.addEventListener('notice', ({ detail: { text, level, room } }) => {
   showBanner(text, kind, true);
   const log = room ? logs.get(room) : current;
   log?.line(`notice ${kind}`, text);
+});
+
+chat.addEventListener('muted', ({ detail: { room, on, until, reason } }) => {
+  const where = room ? [room] : [...logs.keys()];
+  let words = t(on ? 'mutedLine' : 'unmutedLine');
+  if (on && until) words += ` ${t('mutedUntil', fullTime(new Date(until)))}`;
+  if (on && reason) words += ` ${t('reason', isolate(reason))}`;
+  for (const name of where) logs.get(name)?.line('notice warn', words);
 });
 
 function showBanner(text, level, notice) {

@@ -80,6 +80,11 @@ export default {
   privately: 'to you alone',
   truncated: 'Older messages are no longer shown.',
 
+  mutedLine: 'You have been muted here: you may read, but not write.',
+  mutedUntil: (until) => `It ends on ${until}.`,
+  unmutedLine: 'You may write here again.',
+  roomClosed: (room) => `The room ${room} has been closed.`,
+
   textLabel: 'Message',
   textPlaceholder: 'Write a message',
   send: 'Send',

@@ -54,7 +54,8 @@ export class RoomLog {
   /** A stored frame (`message`, `event`, `deleted`) or a private message, live or from the history. */
   frame({ type, payload, seq }, { old = false } = {}) {
     if (type === 'deleted') {
-      this.#remove(payload.target);
+      if (payload.all) this.#removeUpTo(payload.target);
+      else this.#remove(payload.target);
       if (seq > this.head) this.head = seq;
       return;
     }
@@ -369,6 +370,16 @@ export class RoomLog {
     if (!item || item.kind !== 'message') return;
     item.removed = true;
     this.#showText(item);
+  }
+
+  /** An operator has purged the room: nothing up to `target` is stored any more. */
+  #removeUpTo(target) {
+    for (const item of this.items) {
+      if (item.kind !== 'message' || item.removed || !(item.seq > 0) || item.seq > target) continue;
+      // A message of an older stream has numbers of its own, and is gone as well.
+      item.removed = true;
+      this.#showText(item);
+    }
   }
 }
 

@@ -80,6 +80,11 @@ export default {
   privately: '仅发给你',
   truncated: '更早的消息不再显示。',
 
+  mutedLine: '你在这里被禁言：可以看，但不能发言。',
+  mutedUntil: (until) => `禁言至 ${until}。`,
+  unmutedLine: '你可以在这里重新发言了。',
+  roomClosed: (room) => `房间 ${room} 已关闭。`,
+
   textLabel: '消息',
   textPlaceholder: '输入消息',
   send: '发送',

@@ -186,6 +186,10 @@ pub struct Info {
     pub certificate_until: Option<SystemTime>,
     /// The most WebSockets that are let in.
     pub clients_max: usize,
+    /// Where rooms are kept, by the name that the configuration gives it.
+    pub store: &'static str,
+    /// Its file.
+    pub store_path: Option<String>,
 }
 
 /// What a reload did.

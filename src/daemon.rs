@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use humantime::format_duration;
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::admin::{Admin, CertificateView, Counts, DaemonRequest, Info};
@@ -45,9 +45,13 @@ pub enum DaemonError {
     #[error(transparent)]
     Tls(#[from] crate::tls::TlsError),
     #[error(transparent)]
+    Key(#[from] crate::token::KeyError),
+    #[error(transparent)]
     Control(#[from] crate::control::bind::BindError),
     #[error(transparent)]
     Place(#[from] crate::control::places::PlaceError),
+    #[error(transparent)]
+    History(#[from] crate::log::OpenError),
     #[error("{what}: {source}")]
     Io { what: String, source: std::io::Error },
     #[error("none of the addresses to listen on exists on this machine; set one in [[listen]]")]
@@ -69,6 +73,7 @@ struct Daemon {
     workers: usize,
     threads: Vec<JoinHandle<()>>,
     requests: mpsc::Receiver<DaemonRequest>,
+    health: watch::Receiver<Health>,
 }
 
 /// What the daemon turns to next.
@@ -77,6 +82,8 @@ enum Turn {
     Reload,
     Request(DaemonRequest),
     Housekeeping,
+    /// Whether messages can be stored has changed, or why not.
+    Health,
     Certificate,
 }
 
@@ -93,11 +100,13 @@ impl Daemon {
         });
         let mut trimmed = 0;
         let mut told = String::new();
+        let mut failing = None;
         loop {
             let turn = tokio::select! {
                 () = signals.stop.recv() => Turn::Stop,
                 _ = signals.hangup.recv() => Turn::Reload,
                 Some(request) = self.requests.recv() => Turn::Request(request),
+                Ok(()) = self.health.changed() => Turn::Health,
                 _ = housekeeping.tick() => Turn::Housekeeping,
                 _ = certificate.tick() => Turn::Certificate,
             };
@@ -109,6 +118,11 @@ impl Daemon {
                     }
                 }
                 Turn::Request(request) => self.answer(request).await,
+                Turn::Health => {
+                    self.tell_health(&mut failing);
+                    // systemd's status line says it, too.
+                    housekeeping.reset_immediately();
+                }
                 Turn::Housekeeping => {
                     // Where the hub does not answer there is nothing new to tell.
                     let Some(counts) = self.counts().await else { continue };
@@ -126,6 +140,23 @@ impl Daemon {
             }
         }
         self.drain(&mut signals.stop, watchdog).await
+    }
+
+    /// Says once that messages are refused, and once that they no longer are. `failing`: since when.
+    fn tell_health(&mut self, failing: &mut Option<SystemTime>) {
+        let health = self.health.borrow_and_update().clone();
+        match (health, &*failing) {
+            (Health::Failing { why, since }, None) => {
+                tracing::error!("messages are refused until they can be stored again: {why}");
+                *failing = Some(since);
+            }
+            (Health::Good, Some(since)) => {
+                let lasted = since.elapsed().unwrap_or_default().as_secs();
+                tracing::info!("messages are stored again, after {}", format_duration(Duration::from_secs(lasted)));
+                *failing = None;
+            }
+            (Health::Good, None) | (Health::Failing { .. }, Some(_)) => {}
+        }
     }
 
     /// `None`: the hub has more to do than to be counted. A signal must not wait for it.
@@ -147,12 +178,16 @@ impl Daemon {
         match request {
             DaemonRequest::Info(reply) => drop(reply.send(self.info())),
             DaemonRequest::Certificate(reply) => drop(reply.send(self.certificate())),
-            DaemonRequest::Token { reply, .. } => drop(reply.send(Err("no secret is configured".into()))),
+            DaemonRequest::Token { wish, reply } => {
+                let token = self.shared.tokens.load().mint(&wish, SystemTime::now());
+                drop(reply.send(token.map_err(|why| why.to_string())));
+            }
             DaemonRequest::Reload { reply, .. } => drop(reply.send(Err("the daemon is stopping".into()))),
         }
     }
 
     fn info(&self) -> Info {
+        let history = &self.shared.config.load().history;
         Info {
             version: env!("CARGO_PKG_VERSION"),
             pid: std::process::id(),
@@ -161,6 +196,8 @@ impl Daemon {
             config: self.file.as_ref().map(|f| f.display().to_string()),
             certificate_until: self.certificate().map(|view| view.until),
             clients_max: self.shared.gate.limits().clients,
+            store: history.store.as_str(),
+            store_path: history.database(&self.state_dir).map(|path| path.display().to_string()),
         }
     }
 

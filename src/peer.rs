@@ -3,7 +3,7 @@
 //! The session fills a [`Peer`] in when the WebSocket opens; its worker keeps the counters up to
 //! date; the hub and the control plane read it. Nothing here decides anything.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
@@ -65,5 +65,16 @@ impl Peer {
     /// Time since the last frame came in.
     pub fn idle(&self, now: SystemTime) -> Duration {
         self.age(now).saturating_sub(Duration::from_millis(self.counters.heard.load(Relaxed)))
+    }
+}
+
+/// What counts as one address: IPv4 whole, IPv6 by its /64, since one host has all of those.
+pub fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc as blocking;
 use std::thread::JoinHandle;
@@ -154,11 +154,7 @@ impl Drop for Saver {
     }
 }
 
-fn write_all(
-    path: &PathBuf,
-    wanted: &blocking::Receiver<(u64, Vec<Arc<Sanction>>)>,
-    done: &mpsc::UnboundedSender<Saved>,
-) {
+fn write_all(path: &Path, wanted: &blocking::Receiver<(u64, Vec<Arc<Sanction>>)>, done: &mpsc::UnboundedSender<Saved>) {
     while let Ok(mut order) = wanted.recv() {
         while let Ok(newer) = wanted.try_recv() {
             order = newer;

@@ -90,6 +90,9 @@ pub struct Tally {
     pub others: u64,
     pub last: u64,
     pub pings: Pings,
+    /// When each message was due, and how long after that its ack came.
+    pub due: Vec<u64>,
+    pub acks: Histogram,
 }
 
 /// Round trips of pings, from when they were due.
@@ -116,6 +119,7 @@ struct Words {
     message: Option<String>,
     due: Option<u64>,
     during: Option<bool>,
+    re: Option<u64>,
 }
 
 pub struct Load {
@@ -440,6 +444,8 @@ impl Tally {
             others: 0,
             last: 0,
             pings: Pings { sent: 0, during: Histogram::new(), otherwise: Histogram::new() },
+            due: Vec::new(),
+            acks: Histogram::new(),
         }
     }
 }
@@ -547,6 +553,12 @@ impl Reader<'_> {
         match (said.kind, *self.phase) {
             ("welcome", Phase::Greeting(_)) => *self.phase = Phase::Greeting(true),
             ("joined", Phase::Greeting(true)) => *self.phase = Phase::Open,
+            ("ack", _) => {
+                let message = said.payload.re.and_then(|re| re.checked_sub(self.tally.first.into()));
+                if let Some(due) = message.and_then(|message| self.tally.due.get(message as usize)) {
+                    self.tally.acks.record(self.at.saturating_sub(*due));
+                }
+            }
             ("ping", _) => frame::put_masked(answers, frame::TEXT, br#"{"type":"pong","payload":{},"seq":0}"#),
             ("pong", _) => {
                 let (Some(due), Some(during)) = (said.payload.due, said.payload.during) else { return Err(strange()) };

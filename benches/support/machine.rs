@@ -103,6 +103,22 @@ pub fn resident(pid: u32) -> Result<u64, BenchError> {
         .ok_or(BenchError::NoResident { path })
 }
 
+/// The most that has been resident since [`forget_peak`], in bytes (proc(5), VmHWM).
+pub fn peak(pid: u32) -> Result<u64, BenchError> {
+    let path = format!("/proc/{pid}/status");
+    let text = fs::read_to_string(&path).map_err(|error| BenchError::Io { doing: format!("reading {path}"), error })?;
+    text.lines()
+        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok())
+        .map(|kib| kib * 1024)
+        .ok_or(BenchError::NoResident { path })
+}
+
+/// Lets the peak begin again at what is resident now (proc(5), clear_refs).
+pub fn forget_peak(pid: u32) -> Result<(), BenchError> {
+    let path = format!("/proc/{pid}/clear_refs");
+    fs::write(&path, "5").map_err(|error| BenchError::Io { doing: format!("writing {path}"), error })
+}
+
 /// Waits, at most `at_most`, until a process' memory has stayed the same for a second: ten readings in a row within
 /// 0.1 % of each other. `meanwhile` serves the clients between two readings, for about 100 ms each time.
 pub fn settled_resident(

@@ -1,9 +1,10 @@
 //! What the benches share: the floor, the load, the ways to start a server and to read its costs, the report.
 //!
-//! A bench is one program with three lives: it measures, and it is re-executed as `floor` and as `launch`, so that
-//! the CPU time and the memory of every server are those of a process of its own.
-#![allow(dead_code, reason = "three benches include this module, and each uses a part of it")]
+//! A bench is one program with several lives: it measures, and it is re-executed as `floor`, as `attack` and as
+//! `launch`, so that the CPU time and the memory of every server are those of a process of its own.
+#![allow(dead_code, reason = "four benches include this module, and each uses a part of it")]
 
+pub mod attacker;
 pub mod floor;
 pub mod frame;
 pub mod histogram;

@@ -1,4 +1,4 @@
-//! A bench's command line and its three lives: measuring, being the floor, and launching a server pinned.
+//! A bench's command line and its lives: measuring, being the floor, attacking, and launching a server pinned.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use super::attacker::{self, AttackOptions};
 use super::floor::{self, FloorOptions};
 use super::machine::{self, Processors};
 use super::run::{Pace, Plan, Session, TEXT};
@@ -33,6 +34,9 @@ enum Life {
     /// Serve as the floor; the bench starts this itself
     #[command(hide = true)]
     Floor(FloorOptions),
+    /// Attack a daemon; the bench starts this itself
+    #[command(hide = true)]
+    Attack(AttackOptions),
     /// Become a program pinned to a processor; the bench starts this itself
     #[command(hide = true)]
     Launch {
@@ -117,7 +121,8 @@ pub struct Bench {
 /// The whole of a bench's `main`.
 pub fn enter(defaults: &Defaults, measure: fn(&Bench) -> Result<(), BenchError>) -> ExitCode {
     let first = std::env::args_os().nth(1);
-    let re_executed = first.as_ref().is_some_and(|first| first == "floor" || first == "launch");
+    let re_executed =
+        first.as_ref().is_some_and(|first| ["floor", "attack", "launch"].iter().any(|life| first == life));
     let asked = std::env::args_os().any(|argument| argument == "--bench" || argument == "--help");
     if !re_executed && !asked {
         // A test runner runs or lists this program too. There is nothing to test in it.
@@ -127,6 +132,7 @@ pub fn enter(defaults: &Defaults, measure: fn(&Bench) -> Result<(), BenchError>)
     let arguments = Arguments::parse();
     let result = match arguments.life {
         Some(Life::Floor(options)) => floor::serve(&options),
+        Some(Life::Attack(options)) => attacker::attack(options),
         Some(Life::Launch { cpu, command }) => {
             let mut program = Command::new(&command[0]);
             program.args(&command[1..]);

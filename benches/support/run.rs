@@ -56,6 +56,7 @@ pub struct Stretch {
     /// Deliveries that one read of a client brings.
     pub per_read: f64,
     pub pings: Pings,
+    pub acks: Histogram,
 }
 
 impl Stretch {
@@ -180,6 +181,7 @@ impl Session {
             payload: tally.bytes as f64 / tally.received.max(1) as f64,
             per_read: tally.received as f64 / tally.reads.max(1) as f64,
             pings: tally.pings.clone(),
+            acks: tally.acks.clone(),
         })
     }
 
@@ -187,6 +189,7 @@ impl Session {
         let number = self.next;
         self.next += 1;
         self.load.tally.of_message.push(0);
+        self.load.tally.due.push(due);
         // Where the sender is gone, its message counts as lost.
         self.load.say(sender, number, &load::text(due, number, len));
     }

@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -37,6 +37,8 @@ pub enum Kind {
     Floor,
     Gathering,
     Daemon,
+    /// The daemon with its own limits, and doors for those who attack it.
+    Guarded,
     /// A program that passes raw text frames on, given as a command line.
     Rival(String),
 }
@@ -46,7 +48,7 @@ impl Kind {
         match self {
             Kind::Floor => "floor",
             Kind::Gathering => "floor, gathering",
-            Kind::Daemon => "wschat",
+            Kind::Daemon | Kind::Guarded => "wschat",
             Kind::Rival(_) => "rival",
         }
     }
@@ -83,6 +85,25 @@ pub struct Server {
     pub address: SocketAddrV4,
     pub dialect: Dialect,
     pub tls: Option<Arc<ClientConfig>>,
+    /// Of [`Kind::Guarded`].
+    pub doors: Option<Doors>,
+}
+
+/// Where a daemon is attacked.
+pub struct Doors {
+    /// Plain, and behind a proxy whose headers are believed.
+    pub proxied: SocketAddr,
+    /// With TLS, at an address that counts, for loopback does not; absent where this machine has no other.
+    pub counted: Option<SocketAddr>,
+}
+
+impl Doors {
+    fn listeners(&self) -> String {
+        let proxied =
+            format!("[[listen]]\naddress = \"{}\"\ntls = false\ntrusted_proxies = [\"127.0.0.2\"]\n", self.proxied);
+        let counted = self.counted.map(|address| format!("[[listen]]\naddress = \"{address}\"\n"));
+        proxied + &counted.unwrap_or_default()
+    }
 }
 
 impl Server {
@@ -100,6 +121,7 @@ impl Server {
         command.args(["launch", &processors.server.to_string(), "--"]);
         let mut dialect = Dialect::Raw;
         let mut port = 0;
+        let mut doors = None;
         match kind {
             Kind::Floor | Kind::Gathering => {
                 command.arg(&own).arg("floor");
@@ -109,12 +131,22 @@ impl Server {
                 command.args((*kind == Kind::Gathering).then_some("--gather"));
                 command.stdout(Stdio::piped());
             }
-            Kind::Daemon => {
+            Kind::Daemon | Kind::Guarded => {
                 dialect = Dialect::Json;
                 port = free_port()?;
                 let config = folder.path().join("wschat.toml");
-                fs::write(&config, daemon_config(port, tls, identity, folder.path()))
-                    .map_err(BenchError::io(config.display()))?;
+                let mut text = daemon_config(port, tls, identity, folder.path());
+                if *kind == Kind::Guarded {
+                    let at = |host: IpAddr| Ok::<_, BenchError>(SocketAddr::new(host, free_port()?));
+                    let opened =
+                        Doors { proxied: at(Ipv4Addr::LOCALHOST.into())?, counted: own_address().map(at).transpose()? };
+                    text += GUARDED;
+                    text = opened.listeners() + &text;
+                    doors = Some(opened);
+                } else {
+                    text += UNLIMITED;
+                }
+                fs::write(&config, text).map_err(BenchError::io(config.display()))?;
                 command.arg(daemon).arg("--config").arg(config);
                 command.env("XDG_STATE_HOME", folder.path()).env("XDG_RUNTIME_DIR", folder.path());
                 // A readiness socket of whoever runs the bench is not the daemon's.
@@ -149,6 +181,7 @@ impl Server {
             address: SocketAddrV4::new(Ipv4Addr::LOCALHOST, port),
             dialect,
             tls: tls.then(|| identity.client.clone()),
+            doors,
         };
         if let Some(stdout) = stdout {
             let mut line = String::new();
@@ -206,14 +239,27 @@ fn free_port() -> Result<u16, BenchError> {
     Ok(listener.local_addr().map_err(BenchError::io("looking for a free port"))?.port())
 }
 
-/// The daemon as it comes, but for the rate of one connection, which no honest load could keep to, and the history,
-/// which stays in memory because a floor has none.
+/// An address of this machine that is not loopback.
+fn own_address() -> Option<IpAddr> {
+    // Nothing is sent: a route is looked up (RFC 5737 keeps this address free).
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect("198.51.100.1:9").ok()?;
+    let own = socket.local_addr().ok()?.ip();
+    (!own.is_loopback() && !own.is_unspecified()).then_some(own)
+}
+
+/// A rate that no honest load could keep to is lifted.
+const UNLIMITED: &str = "[limits]\nrate = \"1000000/s\"\nburst = 1000000\n";
+/// Fewer than there are attackers.
+const GUARDED: &str = "[limits]\nclients = 1500\n";
+
+/// The daemon as it comes, but for the history, which stays in memory because a floor has none.
 fn daemon_config(port: u16, tls: bool, identity: &Identity, folder: &Path) -> String {
     let mut text = format!("[[listen]]\naddress = \"127.0.0.1:{port}\"\ntls = {tls}\n");
     if tls {
         text += &format!("[tls]\ncertificate = {:?}\nkey = {:?}\n", identity.certificate(), identity.key());
     }
-    text += "[history]\nstore = \"memory\"\n[limits]\nrate = \"1000000/s\"\nburst = 1000000\n";
+    text += "[history]\nstore = \"memory\"\n";
     text += &format!("[control]\nsocket = {:?}\n[log]\nlevel = \"warn\"\n", folder.join("control"));
     text
 }

@@ -9,11 +9,11 @@
 //   state     ({name, ...}) `connecting`; `online`; `waiting` (until, code, reason); `closed` (code, reason)
 //   welcome   (payload) who this client is now
 //   joined    (payload, again, gap) a room was entered; `again`: it had been entered before
-//   left      (room)
+//   left      (payload) `re` is 0 where an operator has closed the room
 //   message   (payload, seq) · event (payload, seq) · deleted (payload, seq): live or missed ones, once each
 //   gap       (room, after, before) numbers that were skipped
 //   outgoing  (an outgoing message) its `state` has changed
-//   presence, typing, notice (payload)
+//   presence, typing, notice, muted (payload)
 //   refused   (code, message, of) the daemon said no to a frame that nobody waits for
 
 /** What a client of the daemon may keep waiting to be sent; more are refused at once. */
@@ -233,6 +233,20 @@ export class WsChat extends EventTarget {
     });
   }
 
+  /** Takes a message away: one of one's own, or as a moderator anybody's. */
+  delete(room, target) {
+    return this.#request('delete', { room, target });
+  }
+
+  /** As a moderator: the user may not write in the room, for so many milliseconds or until unmuted. */
+  mute(room, user, { forMs = null, reason = '' } = {}) {
+    return this.#request('mute', { room, user, ...(forMs ? { for_ms: forMs } : {}), ...(reason ? { reason } : {}) });
+  }
+
+  unmute(room, user) {
+    return this.#request('unmute', { room, user });
+  }
+
   typing(room, on) {
     if (this.state.name === 'online') this.#write('typing', { room, on });
   }
@@ -292,7 +306,7 @@ export class WsChat extends EventTarget {
     if (this.state.name !== 'online') return Promise.reject(new WsChatError('disconnected'));
     return new Promise((resolve, reject) => {
       const seq = this.#write(type, payload);
-      this.#requests.set(seq, { type, resolve, reject });
+      this.#requests.set(seq, { type, body: payload, resolve, reject });
     });
   }
 
@@ -377,6 +391,8 @@ export class WsChat extends EventTarget {
         return this.#joined(payload);
       case 'left':
         this.rooms.delete(payload.room);
+        // Closed by an operator: it is not joined again by itself.
+        this.#wanted?.delete(payload.room);
         this.#settle(payload);
         return this.#emit('left', payload);
       case 'message':
@@ -387,6 +403,7 @@ export class WsChat extends EventTarget {
         return this.#presence(payload);
       case 'typing':
       case 'notice':
+      case 'muted':
         return this.#emit(frame.type, payload);
       case 'history':
       case 'who':
@@ -480,7 +497,13 @@ export class WsChat extends EventTarget {
   }
 
   #acknowledged(payload) {
-    if (this.#settle(payload)) return;
+    if (this.#requests.has(payload.re)) {
+      // A deletion has its own place in the stream and is not sent back to who asked for it.
+      const { type, body } = this.#requests.get(payload.re);
+      if (type === 'delete') this.#stored('deleted', { room: payload.room, target: body.target }, payload.seq || 0);
+      this.#settle(payload);
+      return;
+    }
     const entry = this.#outbox.find((each) => each.re === payload.re && each.state === 'sent');
     if (!entry) return;
     const room = this.rooms.get(payload.room ?? entry.room);

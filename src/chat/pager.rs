@@ -128,6 +128,11 @@ fn ack((re, kept): (u64, Kept)) -> ServerFrame {
 }
 
 impl Hub {
+    /// The connection for which the log was asked to read a page.
+    pub fn reader(&self, ticket: Ticket) -> Option<ConnId> {
+        self.reads.get(&ticket).copied()
+    }
+
     pub(super) fn history(
         &mut self,
         conn: ConnId,

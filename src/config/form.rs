@@ -128,6 +128,34 @@ impl Form for Flag {
     }
 }
 
+/// Any short text; empty for none.
+pub(super) struct Label;
+
+impl Label {
+    const MOST: usize = 255;
+}
+
+impl Form for Label {
+    type Value = Option<String>;
+
+    fn read(&self, item: &Item<'_>, wrong: &mut Vec<Wrong>) -> Option<Option<String>> {
+        text(item, wrong, |text| {
+            if text.len() > Label::MOST || text.chars().any(char::is_control) {
+                return Err(format!("{} is longer than {} bytes or has control characters", cited(text), Label::MOST));
+            }
+            Ok((!text.is_empty()).then(|| text.to_owned()))
+        })
+    }
+
+    fn write(&self, value: &Option<String>) -> String {
+        quote(value.as_deref().unwrap_or_default())
+    }
+
+    fn expected(&self) -> String {
+        format!(r#"a text of at most {} bytes, or "" for none"#, Label::MOST)
+    }
+}
+
 /// A whole number, both ends included.
 pub(super) struct Count<N> {
     pub(super) least: N,

@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use super::form::{Choice, Count, Flag, Form, Item, Rooms, Size, Speed, Time, Wrong};
-use super::place::{File, ListenAddress, Networks, OriginList, Socket, UrlPath};
-use super::{Config, Level, Listen, Locale, Store, TlsFiles};
+use super::form::{Choice, Count, Flag, Form, Item, Label, Rooms, Size, Speed, Time, Wrong};
+use super::place::{File, ListenAddress, Networks, OriginList, Socket, TcpPlace, UrlPath};
+use super::{AuthMode, Config, Level, Listen, Locale, Store, TlsFiles};
 
 /// What a configuration is while it is read: states that [`Config`] cannot hold included.
 #[derive(Clone)]
@@ -174,11 +174,17 @@ pub(super) static TABLES: LazyLock<Vec<Table>> = LazyLock::new(|| {
         Table { name: "tls", doc: "The certificate.", keys: tls() },
         Table { name: "paths", doc: "Which path answers what; \"\" turns it off. No two are alike.", keys: paths() },
         Table { name: "chat", doc: "The chat itself.", keys: chat() },
+        Table {
+            name: "auth",
+            doc: "Who may come in: tokens (JWT, RFC 7519) that the site makes for its users.",
+            keys: auth(),
+        },
         Table { name: "history", doc: "What rooms remember.", keys: history() },
         Table { name: "limits", doc: "What one client, one address and all together may use.", keys: limits() },
         Table { name: "timeouts", doc: "How long is waited, and for what.", keys: timeouts() },
         Table { name: "shutdown", doc: "How the daemon stops (SIGTERM).", keys: shutdown() },
         Table { name: "control", doc: "The operators' and the backends' Unix sockets.", keys: control() },
+        Table { name: "metrics", doc: "Numbers for Prometheus.", keys: metrics() },
         Table { name: "log", doc: "What is written to the journal, or to the terminal.", keys: log() },
     ]
 });
@@ -273,31 +279,96 @@ fn chat() -> Vec<Key<Draft>> {
     ]
 }
 
+fn auth() -> Vec<Key<Draft>> {
+    vec![
+        key!(
+            Draft,
+            "mode" = config.auth.mode,
+            Reload,
+            Choice(&[("open", AuthMode::Open), ("token", AuthMode::Token)]),
+            "\"open\" lets guests in and honours a token where one is given; \"token\" demands one of everybody, and \
+             needs a key. Who is connected stays."
+        ),
+        key!(
+            Draft,
+            "secret_file" = config.auth.secret_file,
+            Reload,
+            File,
+            "The file whose content is the secret that the site and the daemon share, for tokens signed with HS256: at \
+             least 32 bytes, such as \"openssl rand -hex 32\" prints them; line ends after it do not count. The user \
+             wschat must be able to read it, and others should not. A reload reads it again, whether or not its name \
+             changed."
+        ),
+        key!(
+            Draft,
+            "public_key_file" = config.auth.public_key_file,
+            Reload,
+            File,
+            "The public key, in PEM, of a site that signs with a private one: an RSA key of at least 2048 bits takes \
+             RS256, an EC key on P-256 takes ES256, an Ed25519 key takes EdDSA, and none takes anything else. A reload \
+             reads it again, whether or not its name changed."
+        ),
+        key!(
+            Draft,
+            "audience" = config.auth.audience,
+            Reload,
+            Label,
+            "What a token's aud must be or hold. Where it is \"\", aud is not looked at."
+        ),
+    ]
+}
+
 fn history() -> Vec<Key<Draft>> {
     vec![
         key!(
             Draft,
             "store" = config.history.store,
             Restart,
-            Choice(&[("memory", Store::Memory), ("none", Store::None)]),
-            "Where messages are kept: \"memory\" keeps them until the daemon stops, \"none\" not at all. \
-             In memory, all rooms together keep at most 256 MiB: beyond that, rooms that nobody uses lose \
-             their messages, then the largest room its oldest ones. Rooms that nobody uses, other than \
-             the default ones, may be forgotten."
+            Choice(&[("sqlite", Store::Sqlite), ("memory", Store::Memory), ("none", Store::None)]),
+            "Where messages are kept: \"sqlite\" in a database on disk, and a message is acknowledged once it is there; \
+             \"memory\" until the daemon stops; \"none\" not at all. In memory, all rooms together keep at most \
+             256 MiB: beyond that, rooms that nobody uses lose their messages, then the largest room its oldest ones. \
+             Rooms that nobody uses, other than the default ones, may be forgotten there."
+        ),
+        key!(
+            Draft,
+            "path" = config.history.path,
+            Restart,
+            File,
+            "The database of \"sqlite\"; \"\" is wschat.db in the state folder. Its folder must be there, and the user \
+             wschat must be able to make files in it."
         ),
         key!(
             Draft,
             "keep" = config.history.keep,
             Reload,
             Count { least: 1, most: 100_000_000 },
-            "Messages that a room keeps at the most; in memory fewer where all rooms would pass 256 MiB."
+            "Messages that a room keeps at the most; fewer where all rooms would pass max_size, or in memory 256 MiB."
         ),
         key!(
             Draft,
             "keep_for" = config.history.keep_for,
             Reload,
             Time { least: secs(1), most: secs(36_500 * DAY) },
-            "How long a message is kept at the most; in memory less where all rooms would pass 256 MiB."
+            "How long a message is kept at the most, give or take a minute; less where all rooms would pass max_size, \
+             or in memory 256 MiB."
+        ),
+        key!(
+            Draft,
+            "max_size" = config.history.max_size,
+            Reload,
+            Size { least: 0, most: 1 << 50 },
+            "The size up to which the database of \"sqlite\" may fill; \"0B\" for any. Beyond it the rooms that take \
+             the most lose their oldest messages. The file does not shrink: the space in it is used again. Beside it \
+             lies a journal of up to 32 MiB."
+        ),
+        key!(
+            Draft,
+            "commit_every" = config.history.commit_every,
+            Restart,
+            Time { least: Duration::ZERO, most: secs(1) },
+            "The least time between two commits of \"sqlite\": what is said meanwhile is committed, delivered and \
+             acknowledged together. After a silence the first message is committed at once."
         ),
     ]
 }
@@ -316,15 +387,17 @@ fn limits() -> Vec<Key<Draft>> {
             "clients_per_ip" = config.limits.clients_per_ip,
             Reload,
             Count { least: 1, most: 10_000_000 },
-            "Connections from one address (IPv6: from one /64). More get 429. Connections from this machine itself do \
-             not count, unless a proxy forwards them for another address."
+            "WebSockets from one address (IPv6: from one /64). More get 429. Besides them an address may have 16 \
+             connections more in all, for pages and requests under way; what it opens beyond is closed unread. \
+             Connections from this machine itself do not count, unless a proxy forwards them for another address."
         ),
         key!(
             Draft,
             "handshakes_per_ip" = config.limits.handshakes_per_ip,
             Reload,
             Speed,
-            "New connections from one address (IPv6: from one /64). More get 429."
+            "New connections from one address (IPv6: from one /64). More get 429; where those are many as well, they \
+             are closed unread."
         ),
         key!(
             Draft,
@@ -435,6 +508,17 @@ fn control() -> Vec<Key<Draft>> {
              operators' socket."
         ),
     ]
+}
+
+fn metrics() -> Vec<Key<Draft>> {
+    vec![key!(
+        Draft,
+        "listen" = config.metrics.listen,
+        Restart,
+        TcpPlace,
+        "An address and a port at which /metrics answers in OpenMetrics text, over plain HTTP and without asking who \
+         reads: keep it on 127.0.0.1 or in a network of your own. \"\" turns it off."
+    )]
 }
 
 fn log() -> Vec<Key<Draft>> {

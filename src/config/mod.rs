@@ -41,11 +41,13 @@ pub struct Config {
     pub tls: Tls,
     pub paths: Paths,
     pub chat: Chat,
+    pub auth: Auth,
     pub history: History,
     pub limits: Limits,
     pub timeouts: Timeouts,
     pub shutdown: Shutdown,
     pub control: Control,
+    pub metrics: Metrics,
     pub log: Log,
 }
 
@@ -107,21 +109,71 @@ pub enum Origins {
     These(Vec<String>),
 }
 
+/// Who may come in. With [`AuthMode::Token`] there is at least one key.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Auth {
+    pub mode: AuthMode,
+    /// Whose content is the secret of HS256.
+    pub secret_file: Option<PathBuf>,
+    /// A public key in PEM.
+    pub public_key_file: Option<PathBuf>,
+    /// What `aud` must name.
+    pub audience: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AuthMode {
+    /// Guests may come in, and a token is honoured.
+    #[default]
+    Open,
+    /// Nobody comes in without a token.
+    Token,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct History {
     pub store: Store,
+    /// The database; `None`: [`History::FILE`] in the state folder.
+    pub path: Option<PathBuf>,
     /// Messages a room keeps.
     pub keep: u64,
     /// How long a message is kept.
     pub keep_for: Duration,
+    /// Bytes of the database, for all rooms; 0: any number.
+    pub max_size: usize,
+    /// The least time between two commits to the database.
+    pub commit_every: Duration,
+}
+
+impl History {
+    /// The database's name where none is configured.
+    pub const FILE: &str = "wschat.db";
+
+    /// Where the database is, of a daemon with this state folder; `None` where there is none.
+    pub fn database(&self, state_dir: &Path) -> Option<PathBuf> {
+        let path = || self.path.clone().unwrap_or_else(|| state_dir.join(Self::FILE));
+        (self.store == Store::Sqlite).then(path)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Store {
+    /// Kept in a database on disk.
+    Sqlite,
     /// Kept until the daemon stops.
     Memory,
     /// Nothing is kept.
     None,
+}
+
+impl Store {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Store::Sqlite => "sqlite",
+            Store::Memory => "memory",
+            Store::None => "none",
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -168,6 +220,12 @@ pub struct Control {
     pub socket: Option<PathBuf>,
     /// `None`: `push` in the runtime folder.
     pub push_socket: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Metrics {
+    /// `None`: no metrics are served.
+    pub listen: Option<SocketAddr>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -251,7 +309,15 @@ impl Default for Config {
                 locale: Locale::En,
                 allowed_origins: Origins::These(Vec::new()),
             },
-            history: History { store: Store::Memory, keep: 10_000, keep_for: Duration::from_secs(30 * 24 * 3600) },
+            auth: Auth::default(),
+            history: History {
+                store: Store::Sqlite,
+                path: None,
+                keep: 10_000,
+                keep_for: Duration::from_secs(30 * 24 * 3600),
+                max_size: 4 << 30,
+                commit_every: Duration::from_millis(2),
+            },
             limits: Limits {
                 clients: 0,
                 clients_per_ip: 100,
@@ -272,6 +338,7 @@ impl Default for Config {
             },
             shutdown: Shutdown { grace: Duration::from_secs(5), spread: Duration::from_secs(10) },
             control: Control::default(),
+            metrics: Metrics::default(),
             log: Log { level: Level::Info },
         }
     }

@@ -12,7 +12,7 @@ use toml::de::{DeTable, DeValue};
 use super::form::{Item, sort_of};
 use super::key::{Draft, Key, LISTEN, TABLES, new_listen};
 use super::mistake::{Mistake, Source};
-use super::{Address, Config, Listen, TlsFiles};
+use super::{Address, AuthMode, Config, Listen, TlsFiles};
 
 /// The least bytes that a JSON message has around its text and a short room's name.
 pub(super) const ENVELOPE: usize = 64;
@@ -29,6 +29,8 @@ pub(super) fn read(text: &str, base: &Path) -> Result<Config, Vec<Mistake>> {
     let listens = reader.root(tree.get_ref(), &mut draft);
     if errors.is_empty() {
         reader.check_tls(&mut draft, base);
+        draft.config.history.path = draft.config.history.path.take().map(|path| base.join(path));
+        reader.check_auth(&mut draft, base);
         reader.check_listens(&listens, &draft);
         reader.check_paths(&draft);
         reader.check_limits(&draft);
@@ -220,6 +222,29 @@ impl Reader<'_> {
                 None
             }
         };
+    }
+
+    fn check_auth(&mut self, draft: &mut Draft, base: &Path) {
+        let auth = &mut draft.config.auth;
+        for (name, file) in [("secret_file", &mut auth.secret_file), ("public_key_file", &mut auth.public_key_file)] {
+            let Some(path) = file else { continue };
+            *path = base.join(&path);
+            if path.to_str().is_none()
+                && let Some(span) = self.between(&[&format!("auth.{name}")])
+            {
+                let what = format!("auth.{name}: this file lies in a folder whose name is not UTF-8");
+                self.tell(span, what, None, None);
+            }
+        }
+        let auth = &draft.config.auth;
+        if auth.mode == AuthMode::Token
+            && auth.secret_file.is_none()
+            && auth.public_key_file.is_none()
+            && let Some(span) = self.between(&["auth.mode", "auth.secret_file", "auth.public_key_file"])
+        {
+            let what = "auth.mode: tokens are demanded, and there is no key to check them with".to_owned();
+            self.tell(span, what, Some("auth.secret_file or auth.public_key_file besides".into()), None);
+        }
     }
 
     fn check_listens(&mut self, listens: &[(Listen, ListenPlace)], draft: &Draft) {

@@ -85,7 +85,7 @@ impl Form for File {
     }
 
     fn expected(&self) -> String {
-        r#"the path of a file, absolute or from the configuration file's folder, or "" for none"#.into()
+        r#"the path of a file, absolute or from the configuration file's folder, or """#.into()
     }
 }
 
@@ -146,6 +146,28 @@ impl Form for ListenAddress {
 
     fn expected(&self) -> String {
         r#"an IP address and a port ("[::]:9501" for every address, "127.0.0.1:9501") or the absolute path of a Unix socket"#.into()
+    }
+}
+
+/// An address and a port, or nothing.
+pub(super) struct TcpPlace;
+
+impl Form for TcpPlace {
+    type Value = Option<SocketAddr>;
+
+    fn read(&self, item: &Item<'_>, wrong: &mut Vec<Wrong>) -> Option<Option<SocketAddr>> {
+        text(item, wrong, |text| match text {
+            "" => Ok(None),
+            text => text.parse().map(Some).map_err(|_| format!("{} is not IP:PORT", cited(text))),
+        })
+    }
+
+    fn write(&self, value: &Option<SocketAddr>) -> String {
+        quote(&value.map(|address| address.to_string()).unwrap_or_default())
+    }
+
+    fn expected(&self) -> String {
+        "an IP address and a port (\"127.0.0.1:9502\"), or \"\"".into()
     }
 }
 

@@ -110,16 +110,11 @@ fn unknown_names_get_a_suggestion_and_the_known_ones() {
 #[test]
 fn what_comes_later_is_unknown_now() {
     for text in [
-        "[auth]\nmode = \"open\"",
         "[push]\nkeys = []",
         "[redis]\nurl = \"\"",
         "[webhooks]\nurl = \"\"",
-        "[metrics]\nlisten = \"\"",
         "[tls]\nredirect_from = \"\"",
         "[[listen]]\naddress = \"[::]:1\"\nproxy_protocol = false",
-        "[history]\npath = \"\"",
-        "[history]\ncommit_every = \"2ms\"",
-        "[history]\nstore = \"sqlite\"",
     ] {
         refused(text, &[]);
     }
@@ -155,11 +150,16 @@ fn what_must_hold_between_values() {
     refused("[limits]\noutbox = \"32KiB\"", &[":2:10: limits.outbox"]);
     refused("[limits]\nrooms_per_client = 1\n[chat]\ndefault_rooms = [\"a\", \"b\"]", &[":2:20: limits.rooms"]);
     refused("[control]\nsocket = \"/run/a\"\npush_socket = \"/run/a\"", &[":3:15: control.push_socket"]);
+    refused("[auth]\nmode = \"token\"", &[":2:8: auth.mode: tokens are demanded", "auth.secret_file or auth.public"]);
+    refused("[auth]\nsecret_file = \"\"\nmode = \"token\"", &[":3:8: auth.mode"]);
+    refused("[auth]\nmode = \"tokens\"", &["auth.mode", "\"open\"", "\"token\""]);
     // The other side of each.
+    parse("[auth]\nmode = \"token\"\npublic_key_file = \"k.pem\"").unwrap();
     parse("[limits]\ntext = \"65472B\"\noutbox = \"64KiB\"\n[paths]\nheath = 1").unwrap_err();
     parse("[limits]\ntext = \"65472B\"\noutbox = \"64KiB\"\n[paths]\njson = \"/wss\"\ntext = \"/chat\"").unwrap();
     // What is wrong by itself is not told twice.
     refused("[limits]\nframe = \"1TiB\"\ntext = \"100KiB\"", &["limits.frame"]);
+    refused("[auth]\nmode = \"token\"\nsecret_file = 5", &["auth.secret_file: this is an integer"]);
     refused("[tls]\ncertificate = 5\nkey = \"a.pem\"", &["tls.certificate: this is an integer"]);
     refused("[paths]\njson = 5\ntext = \"/chat\"", &["paths.json"]);
 }
@@ -195,6 +195,9 @@ fn relative_files_lie_beside_the_file_that_names_them() {
     let files = parse(text).unwrap().tls.files.unwrap();
     assert_eq!(files.certificate, Path::new("/etc/wschat/tls/a.pem"));
     assert_eq!(files.key, Path::new("/k/b.pem"));
+    let auth = parse("[auth]\nsecret_file = \"tokens.secret\"\npublic_key_file = \"/k/p.pem\"").unwrap().auth;
+    assert_eq!(auth.secret_file.unwrap(), Path::new("/etc/wschat/tokens.secret"));
+    assert_eq!(auth.public_key_file.unwrap(), Path::new("/k/p.pem"));
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("x.toml");
     std::fs::write(&file, text).unwrap();
@@ -279,8 +282,9 @@ level = "debug"
         let restart: Vec<&str> =
             table.keys.iter().filter(|key| key.takes == key::Takes::Restart).map(|key| key.name).collect();
         let expected: &[&str] = match table.name {
-            "history" => &["store"],
+            "history" => &["store", "path", "commit_every"],
             "control" => &["socket", "push_socket"],
+            "metrics" => &["listen"],
             _ => &[],
         };
         assert_eq!(restart, expected, "{}", table.name);
@@ -399,8 +403,26 @@ fn any_config() -> impl Strategy<Value = Config> {
             allowed_origins,
         },
     );
-    let history = (select(vec![Store::Memory, Store::None]), 1u64..=100_000_000, time(1, 36_500 * 86_400))
-        .prop_map(|(store, keep, keep_for)| History { store, keep, keep_for });
+    let stores = select(vec![Store::Sqlite, Store::Memory, Store::None]);
+    let commit_every = (0u64..=1000).prop_map(Duration::from_millis);
+    let history =
+        (stores, option::of(file()), 1u64..=100_000_000, time(1, 36_500 * 86_400), 0usize..=1 << 50, commit_every)
+            .prop_map(|(store, path, keep, keep_for, max_size, commit_every)| History {
+                store,
+                path,
+                keep,
+                keep_for,
+                max_size,
+                commit_every,
+            });
+    let audience = option::of("[a-z:/. é\"\\\\]{1,30}");
+    let auth = (any::<bool>(), option::of(file()), option::of(file()), audience).prop_map(
+        |(demanded, secret_file, public_key_file, audience)| {
+            let has_key = secret_file.is_some() || public_key_file.is_some();
+            let mode = if demanded && has_key { AuthMode::Token } else { AuthMode::Open };
+            Auth { mode, secret_file, public_key_file, audience }
+        },
+    );
     let limits = (
         (0usize..=10_000_000, 1usize..=10_000_000, rate(), rate(), 1u32..=1_000_000),
         (128usize..=16 << 20, 0.0..=1.0, 0.0..=1.0, 3usize..=10_000),
@@ -427,20 +449,35 @@ fn any_config() -> impl Strategy<Value = Config> {
         time(0, 3600),
         option::of(Just("/run/c".into())),
         option::of(Just("/run/p".into())),
+        option::of(select(vec!["127.0.0.1:9502".parse().unwrap(), "[::1]:0".parse().unwrap()])),
         select(vec![Level::Error, Level::Warn, Level::Info, Level::Debug, Level::Trace]),
     );
-    (listen, tls, paths, chat, history, limits, timeouts, rest).prop_map(
-        |(listen, tls, paths, chat, history, limits, timeouts, (grace, spread, socket, push_socket, level))| Config {
+    (listen, tls, paths, chat, auth, history, limits, timeouts, rest).prop_map(
+        |(
             listen,
             tls,
             paths,
             chat,
+            auth,
             history,
             limits,
             timeouts,
-            shutdown: Shutdown { grace, spread },
-            control: Control { socket, push_socket },
-            log: Log { level },
+            (grace, spread, socket, push_socket, metrics, level),
+        )| {
+            Config {
+                listen,
+                tls,
+                paths,
+                chat,
+                auth,
+                history,
+                limits,
+                timeouts,
+                shutdown: Shutdown { grace, spread },
+                control: Control { socket, push_socket },
+                metrics: Metrics { listen: metrics },
+                log: Log { level },
+            }
         },
     )
 }

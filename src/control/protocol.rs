@@ -6,8 +6,12 @@
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use thiserror::Error;
+
+mod moderation;
+mod refusal;
+
+pub use moderation::*;
+pub use refusal::Refusal;
 
 /// The operators' interface.
 pub const CONTROL: &str = "org.wschat.Control";
@@ -22,6 +26,8 @@ pub const SERVICE_TEXT: &str = include_str!("org.varlink.service.varlink");
 
 /// The most bytes of a close frame's reason (RFC 6455, section 5.5: 125 with the code).
 pub const REASON_MAX: usize = 123;
+/// The role of those who may delete messages and mute users in the rooms they are in.
+pub const MODERATOR: &str = "moderator";
 /// The most bytes of a notice's text.
 pub const NOTICE_MAX: usize = 4096;
 
@@ -108,6 +114,10 @@ pub struct Client {
     pub in_bytes: u64,
     pub out_bytes: u64,
     pub resumed: bool,
+    /// When its token ends.
+    pub token_exp: Option<String>,
+    /// What its token lets it do: `moderator`.
+    pub roles: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -116,6 +126,10 @@ pub struct Room {
     pub users: u64,
     pub clients: u64,
     pub seq: u64,
+    /// The oldest stored event that is kept (`seq + 1`: none is); only where stored rooms were
+    /// asked for.
+    pub first: Option<u64>,
+    pub kept: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -181,6 +195,26 @@ pub struct Status {
     pub certificate_until: Option<String>,
     pub listen: Vec<String>,
     pub config: Option<String>,
+    pub bans: u64,
+    pub mutes: u64,
+    pub history: HistoryStore,
+}
+
+/// Where rooms are kept, whether that works, and what has been done since the start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HistoryStore {
+    pub store: String,
+    pub path: Option<String>,
+    /// `good`, or `failing`: then `why` and `since` are there, and messages are refused.
+    pub state: String,
+    pub why: Option<String>,
+    pub since: Option<String>,
+    pub commits: u64,
+    pub entries: u64,
+    pub refused: u64,
+    pub waiting: u64,
+    /// On disk.
+    pub bytes: u64,
 }
 
 /// A call without parameters, and a reply without any.
@@ -225,6 +259,10 @@ pub struct Kick {
     pub reason: Option<String>,
     pub reconnect: bool,
     pub dry_run: bool,
+    pub ban: bool,
+    /// How long the ban lasts; absent: until it is ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -232,6 +270,8 @@ pub struct Kicked {
     pub matched: u64,
     pub done: u64,
     pub failed: Vec<Failure>,
+    /// Numbers of the bans that the call has put in force.
+    pub bans: Vec<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -245,6 +285,11 @@ pub struct Notice {
 pub struct Noticed {
     pub matched: u64,
     pub delivered: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct ListRooms {
+    pub stored: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -317,74 +362,6 @@ pub struct Description {
     pub description: String,
 }
 
-/// Every declared error. The text of each is for people; programs have name and parameters.
-#[derive(Clone, Debug, PartialEq, Error, Serialize, Deserialize)]
-#[serde(tag = "error", content = "parameters")]
-pub enum Refusal {
-    #[error(
-        "this socket does not take {interface}; is it the right socket, and the daemon not older than this command?"
-    )]
-    InterfaceNotFound { interface: String },
-    #[error("the daemon has no method {method}; is it older than this command?")]
-    MethodNotFound { method: String },
-    #[error("the daemon has method {method} only by name")]
-    MethodNotImplemented { method: String },
-    #[error("parameter {parameter} is missing, unknown or of the wrong type")]
-    InvalidParameter { parameter: String },
-    #[error("the call answers many times: call it with \"more\"")]
-    ExpectedMore {},
-    #[error("{parameter} cannot be {value:?}: expected {expected}")]
-    BadValue { parameter: String, value: String, expected: String },
-    #[error("that would be everyone: say {expected}")]
-    EmptyFilter { expected: String },
-    #[error("there is no connection {id} (any more); `wschatctl list` shows those that are there")]
-    NoSuchClient { id: u64 },
-    #[error("there is no room {room:?}; `wschatctl rooms` shows those that are there")]
-    NoSuchRoom { room: String },
-    #[error("nothing has changed: {reason}")]
-    ReloadRefused { reason: String },
-    #[error("the daemon's operators' queue is full; try again in a moment")]
-    Busy {},
-    #[error("the daemon did not answer within {seconds} s; `journalctl -u wschat` may say why")]
-    TimedOut { seconds: u64 },
-    #[error("the daemon is stopping; try again when it has started")]
-    Stopping {},
-    #[error("{limit} others hold this socket open already; end one of them and try again")]
-    TooManyConnections { limit: u64 },
-    #[error("the call has more than {limit} bytes; name fewer connections in one call")]
-    CallTooLarge { limit: u64 },
-    #[error("these bytes are no Varlink call: {reason}")]
-    Malformed { reason: String },
-}
-
-impl Refusal {
-    fn is_standard(&self) -> bool {
-        matches!(
-            self,
-            Refusal::InterfaceNotFound { .. }
-                | Refusal::MethodNotFound { .. }
-                | Refusal::MethodNotImplemented { .. }
-                | Refusal::InvalidParameter { .. }
-                | Refusal::ExpectedMore { .. }
-        )
-    }
-
-    /// The full name and the parameters, where `interface` is the one that was called.
-    pub fn to_wire(&self, interface: &str) -> (String, Value) {
-        let mut tagged = serde_json::to_value(self).expect("errors have string keys and finite numbers only");
-        let name = tagged["error"].as_str().unwrap_or_default();
-        let interface = if self.is_standard() { SERVICE } else { interface };
-        (format!("{interface}.{name}"), tagged["parameters"].take())
-    }
-
-    /// What a daemon answered; `None` for an error that is not known here.
-    pub fn from_wire(name: &str, parameters: Option<Value>) -> Option<Self> {
-        let (_, short) = name.rsplit_once('.')?;
-        let parameters = parameters.unwrap_or_else(|| serde_json::json!({}));
-        serde_json::from_value(serde_json::json!({"error": short, "parameters": parameters})).ok()
-    }
-}
-
 /// RFC 3339 in UTC with milliseconds.
 pub fn time(at: SystemTime) -> String {
     humantime::format_rfc3339_millis(at).to_string()
@@ -394,22 +371,4 @@ pub fn time(at: SystemTime) -> String {
 pub fn seconds(duration: Duration) -> f64 {
     // Whole microseconds stay exact in an f64 for 285 years.
     duration.as_micros() as f64 / 1e6
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn errors_travel_both_ways() {
-        let refusal = Refusal::NoSuchClient { id: 7 };
-        let (name, parameters) = refusal.to_wire(CONTROL);
-        assert_eq!(name, "org.wschat.Control.NoSuchClient");
-        assert_eq!(parameters, serde_json::json!({"id": 7}));
-        assert_eq!(Refusal::from_wire(&name, Some(parameters)), Some(refusal));
-        let (name, parameters) = Refusal::ExpectedMore {}.to_wire(PUSH);
-        assert_eq!((name.as_str(), parameters), ("org.varlink.service.ExpectedMore", serde_json::json!({})));
-        assert_eq!(Refusal::from_wire("org.varlink.service.ExpectedMore", None), Some(Refusal::ExpectedMore {}));
-        assert_eq!(Refusal::from_wire("org.example.Odd", None), None);
-    }
 }

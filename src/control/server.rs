@@ -1,8 +1,8 @@
 //! Both sockets: accepts, counts, reads calls in their order and writes the replies.
 //!
 //! Each connection has a task of its own, so a slow call holds up nobody but its own caller. What
-//! a call means is in `calls`; nothing here knows a method except that watching ends when the
-//! watcher hangs up.
+//! a call means is in `calls`; nothing here knows a method except that watching and following end
+//! when the caller hangs up.
 
 use std::future::Future;
 use std::io;
@@ -17,7 +17,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::calls::{self, Outcome, Watching};
+use super::calls::{self, Following, Outcome, Watching};
 use super::places;
 use super::protocol::{self, Refusal, Watched};
 use super::wire::{Call, MAX_CALL, Reply, encode};
@@ -84,6 +84,14 @@ impl Caller {
         match name {
             Some(name) => format!("{name} (uid {}, pid {})", self.uid, self.pid),
             None => format!("uid {} (pid {})", self.uid, self.pid),
+        }
+    }
+
+    /// As what it has ordered names it for as long as that lasts.
+    pub fn by(&self, name: Option<&str>) -> String {
+        match name {
+            Some(name) => format!("{name} (uid {})", self.uid),
+            None => format!("uid {}", self.uid),
         }
     }
 }
@@ -211,6 +219,25 @@ impl Connection {
         match outcome {
             Outcome::Answered => Ok(()),
             Outcome::Watch(watching) => self.watch(watching).await,
+            Outcome::Follow(following) => self.follow(following).await,
+        }
+    }
+
+    /// Until the follower hangs up or the daemon stops. Nothing is read for one that does not take
+    /// what it has been given.
+    async fn follow(&mut self, mut following: Following) -> io::Result<()> {
+        loop {
+            let page = tokio::select! {
+                page = following.next() => page,
+                () = self.calls.hangup() => return Ok(()),
+                _ = self.closing.wait_for(|closing| *closing) => return Ok(()),
+            };
+            let Some(page) = page else { return Ok(()) };
+            tokio::select! {
+                written = self.replies.part(&page) => written?,
+                () = self.calls.hangup() => return Ok(()),
+                _ = self.closing.wait_for(|closing| *closing) => return Ok(()),
+            }
         }
     }
 
@@ -431,6 +458,6 @@ mod tests {
         answer.send(Closed { id: ConnId(2), result: Ok(()) }).await.unwrap();
         let told = reply(&mut table.caller).await;
         let failed = serde_json::json!([{"id": 1, "error": "not closed within 30 s"}]);
-        assert_eq!(told["parameters"], serde_json::json!({"matched": 2, "done": 1, "failed": failed}));
+        assert_eq!(told["parameters"], serde_json::json!({"matched": 2, "done": 1, "failed": failed, "bans": []}));
     }
 }

@@ -12,15 +12,22 @@ use super::wire::Parameters;
 use crate::admin::{Event, EventKind, Filter};
 use crate::chat::event::{Close, Dialect, Level, Target};
 use crate::chat::id::{ConnId, Nick, RoomName, UserId};
+use crate::chat::sanction::BanTarget;
+use crate::wire::close::BANNED;
 
+/// Nobody plans further ahead; and a clock can show it.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+/// The length of the prefix in front of addresses of IPv4 inside IPv6 (RFC 4291, section 2.5.5.2).
+const MAPPED: u8 = 96;
 /// The close code of a kick (PROTOCOL.md, "Closing").
 const KICKED: u16 = 4003;
 /// The close code that asks a client to come back at once.
 const RECONNECT: u16 = 4200;
 
 /// What a kicked client is told.
-pub(super) fn close(code: Option<u16>, reason: Option<String>, reconnect: bool) -> Result<Close, Refusal> {
+pub(super) fn close(code: Option<u16>, reason: Option<String>, reconnect: bool, ban: bool) -> Result<Close, Refusal> {
     let code = match (code, reconnect) {
+        (None, false) if ban => BANNED.code,
         (Some(code), true) if code != RECONNECT => return Err(bad("code", code, "none: reconnect sends 4200")),
         (_, true) => RECONNECT,
         (None, false) => KICKED,
@@ -30,12 +37,54 @@ pub(super) fn close(code: Option<u16>, reason: Option<String>, reconnect: bool) 
     };
     let reason = reason.unwrap_or_else(|| match reconnect {
         true => "an operator asks you to reconnect".to_owned(),
+        false if ban => BANNED.close().reason,
         false => "kicked by an operator".to_owned(),
     });
-    if reason.len() > api::REASON_MAX {
-        return Err(bad("reason", &reason, &format!("at most {} bytes, not {}", api::REASON_MAX, reason.len())));
+    Ok(Close { code, reason: self::reason(Some(reason))? })
+}
+
+/// What the people concerned are told; absent is nothing.
+pub(super) fn reason(reason: Option<String>) -> Result<String, Refusal> {
+    match reason.unwrap_or_default() {
+        long if long.len() > api::REASON_MAX => {
+            Err(bad("reason", &long, &format!("at most {} bytes, not {}", api::REASON_MAX, long.len())))
+        }
+        reason => Ok(reason),
     }
-    Ok(Close { code, reason })
+}
+
+/// How long a ban, a mute or a token lasts.
+pub(super) fn lasts(seconds: f64) -> Result<Duration, Refusal> {
+    let refused = || bad("seconds", seconds, "more than 0, and no more than 100 years");
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(lasts) if !lasts.is_zero() && lasts <= LONGEST => Ok(lasts),
+        _ => Err(refused()),
+    }
+}
+
+/// Whom a ban is for.
+pub(super) fn ban_target(ip: Option<String>, user: Option<String>) -> Result<BanTarget, Refusal> {
+    match (ip, user) {
+        (Some(ip), None) => ban_network("ip", network("ip", &ip)?).map(BanTarget::Net),
+        (None, Some(user)) => Ok(BanTarget::User(user_id("user", &user)?)),
+        _ => Err(bad("ip", "none or both", "exactly one of ip and user")),
+    }
+}
+
+/// The network as those who come from it are compared with it; never everybody's.
+pub(super) fn ban_network(parameter: &str, net: IpNet) -> Result<IpNet, Refusal> {
+    let plain = match net {
+        // Addresses of IPv4 as a socket of IPv6 sees them are compared as those of IPv4.
+        IpNet::V6(v6) if v6.prefix_len() >= MAPPED => {
+            v6.addr().to_ipv4_mapped().map(|v4| (v4, v6.prefix_len() - MAPPED))
+        }
+        _ => None,
+    };
+    let plain = plain.and_then(|(v4, prefix)| IpNet::new(v4.into(), prefix).ok()).unwrap_or(net).trunc();
+    match plain.prefix_len() {
+        0 => Err(bad(parameter, net, "a network that is not the whole internet")),
+        _ => Ok(plain),
+    }
 }
 
 /// Which connections; absent is all of them.
@@ -43,8 +92,8 @@ pub(super) fn filter(value: Option<Value>) -> Result<Filter, Refusal> {
     let mut with = Parameters::inside(value.unwrap_or(Value::Null), "filter", "filter.")?;
     let filter = Filter {
         user: with.take::<String>("user")?.map(|name| user_id("filter.user", &name)).transpose()?,
-        nick: with.take::<String>("nick")?.map(|name| nick(&name)).transpose()?,
-        ip: with.take::<String>("ip")?.map(|text| network(&text)).transpose()?,
+        nick: with.take::<String>("nick")?.map(|name| nick("filter.nick", &name)).transpose()?,
+        ip: with.take::<String>("ip")?.map(|text| network("filter.ip", &text)).transpose()?,
         room: with.take::<String>("room")?.map(|name| room_name("filter.room", &name)).transpose()?,
         dialect: with.take::<String>("dialect")?.map(|name| dialect(&name)).transpose()?,
         older: with.take::<f64>("older")?.map(|limit| duration("filter.older", limit)).transpose()?,
@@ -79,8 +128,8 @@ pub(super) fn event_filter(value: Option<Value>) -> Result<EventFilter, Refusal>
     let mut with = Parameters::inside(value.unwrap_or(Value::Null), "filter", "filter.")?;
     let filter = EventFilter {
         user: with.take::<String>("user")?.map(|name| user_id("filter.user", &name)).transpose()?,
-        nick: with.take::<String>("nick")?.map(|name| nick(&name)).transpose()?.map(|nick| nick.key()),
-        ip: with.take::<String>("ip")?.map(|text| network(&text)).transpose()?,
+        nick: with.take::<String>("nick")?.map(|name| nick("filter.nick", &name)).transpose()?.map(|nick| nick.key()),
+        ip: with.take::<String>("ip")?.map(|text| network("filter.ip", &text)).transpose()?,
         room: with.take::<String>("room")?.map(|name| room_name("filter.room", &name)).transpose()?,
         dialect: with.take::<String>("dialect")?.map(|name| dialect(&name)).transpose()?,
     };
@@ -112,15 +161,15 @@ pub(super) fn room_name(parameter: &str, text: &str) -> Result<RoomName, Refusal
     RoomName::parse(text).map_err(|_| bad(parameter, text, "1 to 64 letters, digits, '.', '_' or '-'"))
 }
 
-fn nick(text: &str) -> Result<Nick, Refusal> {
-    Nick::parse(text).map_err(|_| bad("filter.nick", text, "1 to 32 characters without control characters"))
+pub(super) fn nick(parameter: &str, text: &str) -> Result<Nick, Refusal> {
+    Nick::parse(text).map_err(|_| bad(parameter, text, "1 to 32 characters without control characters"))
 }
 
 /// A network, or an address alone.
-fn network(text: &str) -> Result<IpNet, Refusal> {
+fn network(parameter: &str, text: &str) -> Result<IpNet, Refusal> {
     let alone = |_| text.parse::<IpAddr>().map(IpNet::from);
     let parsed = text.parse::<IpNet>().or_else(alone);
-    parsed.map_err(|_| bad("filter.ip", text, "an address, or a network such as 192.0.2.0/24"))
+    parsed.map_err(|_| bad(parameter, text, "an address, or a network such as 192.0.2.0/24"))
 }
 
 fn dialect(text: &str) -> Result<Dialect, Refusal> {

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 
 use super::columns::Column;
 use crate::admin::EventKind;
-use crate::chat::id::{Nick, RoomName, UserId};
+use crate::chat::id::{Nick, RoomGlob, RoomName, UserId};
 use crate::control::protocol;
 
 /// Longer than the daemon's own patience, so that its answer says what it waited for.
@@ -31,7 +31,7 @@ pub struct Cli {
 
 #[derive(Debug, Args)]
 pub struct Global {
-    /// Print one JSON document (events: one object a line)
+    /// Print one JSON document (events, history --follow: one object a line)
     #[arg(long, global = true, display_order = 900)]
     pub json: bool,
     /// The daemon's socket, instead of WSCHAT_SOCKET or the first that is found
@@ -60,10 +60,33 @@ pub enum Command {
     #[command(visible_alias = "broadcast")]
     Notice(Notice),
     /// List rooms
-    Rooms,
-    /// Look at one room
+    Rooms {
+        /// Also those in which nobody is and of which something is stored
+        #[arg(long)]
+        stored: bool,
+    },
+    /// Look at one room, close it, empty it
     #[command(subcommand)]
     Room(Room),
+    /// Show what has been said in a room
+    History(History),
+    /// Take away the text of a stored message
+    Delete {
+        /// The room
+        #[arg(value_name = "ROOM", value_parser = room)]
+        room: String,
+        /// The message's number, which history shows
+        #[arg(value_name = "SEQ")]
+        seq: u64,
+    },
+    /// Keep users and networks out
+    #[command(subcommand)]
+    Ban(Ban),
+    /// Keep users from speaking
+    #[command(subcommand)]
+    Mute(Mute),
+    /// Print a token for trying out, made with the configured secret
+    Token(Token),
     /// Watch what happens, live, until interrupted
     Events(Events),
     /// Have the daemon read its configuration and certificate again
@@ -197,12 +220,18 @@ pub struct Kick {
     /// What the people are told (at most 123 bytes)
     #[arg(long, value_name = "TEXT", value_parser = reason)]
     pub reason: Option<String>,
-    /// The close code [default: 4003, which tells clients to stay away]
+    /// The close code [default: 4003, which tells clients to stay away; with --ban 4004]
     #[arg(long, value_name = "N", conflicts_with = "reconnect", value_parser = clap::value_parser!(u16).range(1000..5000))]
     pub code: Option<u16>,
     /// Ask them to come back at once (close code 4200)
     #[arg(long)]
     pub reconnect: bool,
+    /// Also keep them out for so long, or forever (close code 4004)
+    ///
+    /// With --user that user, with --ip that network; otherwise each one's user, and a guest's
+    /// address as well.
+    #[arg(long, value_name = "DURATION", value_parser = lasts, conflicts_with_all = ["reconnect", "all"])]
+    pub ban: Option<Lasts>,
     /// Only say how many it would meet
     #[arg(long)]
     pub dry_run: bool,
@@ -246,6 +275,145 @@ pub enum Room {
         #[arg(value_name = "ROOM", value_parser = room)]
         room: String,
     },
+    /// Put everybody out of a room; what is stored stays
+    Close {
+        /// Its name
+        #[arg(value_name = "ROOM", value_parser = room)]
+        room: String,
+        /// What the people are told (at most 123 bytes)
+        #[arg(long, value_name = "TEXT", value_parser = reason)]
+        reason: Option<String>,
+    },
+    /// Remove everything that is stored of a room, for ever
+    ///
+    /// Asks first, or wants --yes where there is no terminal.
+    Purge {
+        /// Its name
+        #[arg(value_name = "ROOM", value_parser = room)]
+        room: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct History {
+    /// The room
+    #[arg(value_name = "ROOM", value_parser = room)]
+    pub room: String,
+    /// Those before this number
+    #[arg(long, value_name = "SEQ", conflicts_with_all = ["after", "follow"])]
+    pub before: Option<u64>,
+    /// Those after this number, the oldest of them first
+    #[arg(long, value_name = "SEQ")]
+    pub after: Option<u64>,
+    /// So many at the most [default: 50; --follow --after: all]
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u64>,
+    /// Go on with each that comes, until interrupted
+    #[arg(long)]
+    pub follow: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Ban {
+    /// Ban a user or a network, and close the connections concerned
+    ///
+    /// A ban of the same user or network is replaced.
+    Add {
+        /// Whom: ip:ADDRESS, ip:NETWORK or user:USER
+        #[arg(value_name = "WHOM", value_parser = banned)]
+        whom: BanTarget,
+        /// For so long, or forever
+        #[arg(long = "for", value_name = "DURATION", default_value = FOREVER, value_parser = lasts)]
+        lasts: Lasts,
+        /// What the people are told (at most 123 bytes)
+        #[arg(long, value_name = "TEXT", value_parser = reason)]
+        reason: Option<String>,
+    },
+    /// List the bans in force
+    List,
+    /// End bans
+    Del {
+        /// Their numbers, the first column of ban list
+        #[arg(value_name = "N", required = true)]
+        ids: Vec<u64>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Mute {
+    /// Mute a user
+    ///
+    /// A mute of the same user in the same room is replaced.
+    Add {
+        /// Whom: user:USER
+        #[arg(value_name = "WHOM", value_parser = muted)]
+        whom: String,
+        /// In this room alone
+        #[arg(long, value_name = "ROOM", value_parser = room)]
+        room: Option<String>,
+        /// For so long, or forever
+        #[arg(long = "for", value_name = "DURATION", default_value = FOREVER, value_parser = lasts)]
+        lasts: Lasts,
+        /// What the user is told (at most 123 bytes)
+        #[arg(long, value_name = "TEXT", value_parser = reason)]
+        reason: Option<String>,
+    },
+    /// List the mutes in force
+    List,
+    /// End mutes
+    Del {
+        /// Their numbers, the first column of mute list
+        #[arg(value_name = "N", required = true)]
+        ids: Vec<u64>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Token {
+    /// Whom it names
+    #[arg(value_name = "USER", value_parser = user)]
+    pub user: String,
+    /// The nick, which its user cannot change then
+    #[arg(long, value_name = "NICK", value_parser = nick)]
+    pub name: Option<String>,
+    /// A room it lets into, or a pattern such as team-*; may be repeated [default: all rooms]
+    #[arg(long = "room", value_name = "GLOB", value_parser = glob)]
+    pub rooms: Vec<String>,
+    /// It may delete messages and mute users
+    #[arg(long)]
+    pub moderator: bool,
+    /// It lasts for so long
+    #[arg(long = "for", value_name = "DURATION", default_value = "1h", value_parser = some_time)]
+    pub lasts: Duration,
+}
+
+/// Whom a ban is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BanTarget {
+    Ip(String),
+    User(String),
+}
+
+/// The word for what does not end by itself.
+const FOREVER: &str = "forever";
+
+/// How long a ban or a mute lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lasts {
+    Forever,
+    For(Duration),
+}
+
+impl Lasts {
+    pub fn seconds(self) -> Option<f64> {
+        match self {
+            Lasts::Forever => None,
+            Lasts::For(duration) => Some(protocol::seconds(duration)),
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -282,6 +450,39 @@ fn duration(text: &str) -> Result<Duration, String> {
         return Ok(Duration::from_secs(seconds));
     }
     humantime::parse_duration(text).map_err(|e| format!("{e}: expected a duration such as 90s, 10m or \"1h 30m\""))
+}
+
+fn some_time(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("expected more than no time at all".into()),
+        some => Ok(some),
+    }
+}
+
+fn lasts(text: &str) -> Result<Lasts, String> {
+    match text {
+        FOREVER => Ok(Lasts::Forever),
+        text => some_time(text).map(Lasts::For).map_err(|e| format!("{e} or \"{FOREVER}\"")),
+    }
+}
+
+fn banned(text: &str) -> Result<BanTarget, String> {
+    match text.split_once(':') {
+        Some(("ip", net)) => network(net).map(BanTarget::Ip),
+        Some(("user", name)) => user(name).map(BanTarget::User),
+        _ => Err("expected ip:ADDRESS, ip:NETWORK or user:USER".into()),
+    }
+}
+
+fn muted(text: &str) -> Result<String, String> {
+    match text.split_once(':') {
+        Some(("user", name)) => user(name),
+        _ => Err("expected user:USER".into()),
+    }
+}
+
+fn glob(text: &str) -> Result<String, String> {
+    RoomGlob::parse(text).map(|_| text.to_owned()).map_err(|e| e.to_string())
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {
@@ -334,6 +535,27 @@ mod tests {
         assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5400)));
         assert!(duration("soon").is_err() && timeout("0s").is_err());
+    }
+
+    #[test]
+    fn whom_and_for_how_long() {
+        assert_eq!(banned("ip:2001:db8::/32"), Ok(BanTarget::Ip("2001:db8::/32".into())));
+        assert_eq!(banned("user:a:b"), Ok(BanTarget::User("a:b".into())));
+        for bad in ["ann", "ip:1.2.3", "user:", "nick:ann", "ip:"] {
+            assert!(banned(bad).is_err(), "{bad}");
+        }
+        assert_eq!(lasts("forever"), Ok(Lasts::Forever));
+        assert_eq!(lasts("2h").map(Lasts::seconds), Ok(Some(7200.0)));
+        assert!(lasts("0").is_err() && lasts("never").is_err());
+        for bad in [
+            &["kick", "--all", "--ban", "1h"][..],
+            &["kick", "1", "--ban", "1h", "--reconnect"],
+            &["history", "lobby", "--before", "3", "--after", "2"],
+            &["history", "lobby", "--before", "3", "--follow"],
+            &["ban", "del"],
+        ] {
+            assert!(Cli::try_parse_from(std::iter::once(&"wschatctl").chain(bad)).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

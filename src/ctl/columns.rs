@@ -32,6 +32,8 @@ pub enum Column {
     InBytes,
     OutBytes,
     Resumed,
+    TokenExp,
+    Roles,
 }
 
 /// What is shown where nothing is asked for.
@@ -64,7 +66,7 @@ impl ValueEnum for Column {
         use Column::*;
         &[
             Id, User, Nick, Address, Rooms, Age, Idle, Sendq, Rtt, Port, Since, Tls, Alpn, Origin, Agent, Dialect, In,
-            Out, InBytes, OutBytes, Resumed,
+            Out, InBytes, OutBytes, Resumed, TokenExp, Roles,
         ]
     }
 
@@ -97,6 +99,8 @@ impl Column {
             Column::InBytes => "in_bytes",
             Column::OutBytes => "out_bytes",
             Column::Resumed => "resumed",
+            Column::TokenExp => "token_exp",
+            Column::Roles => "roles",
         }
     }
 
@@ -124,6 +128,8 @@ impl Column {
             Column::InBytes => Cell::Bytes(client.in_bytes),
             Column::OutBytes => Cell::Bytes(client.out_bytes),
             Column::Resumed => Cell::Flag(client.resumed),
+            Column::TokenExp => text(&client.token_exp),
+            Column::Roles => Cell::List(client.roles.clone()),
         }
     }
 }
@@ -199,6 +205,8 @@ mod tests {
             in_bytes: 0,
             out_bytes: 0,
             resumed: false,
+            token_exp: None,
+            roles: vec![],
         };
         let row = serde_json::to_value(&client).unwrap();
         let row = row.as_object().unwrap();

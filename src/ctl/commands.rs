@@ -11,7 +11,8 @@ use super::client::{self, Daemon};
 use super::columns::{Cell, Column, USUAL};
 use super::failure::Failure;
 use super::output::{DOUBTFUL, GOOD, Output, Table, or_dash};
-use super::text::{age, harmless};
+use super::text::{age, bytes, harmless};
+use super::{moderation, rooms};
 use crate::control::places::Environment;
 use crate::control::protocol::{self as api};
 
@@ -30,8 +31,17 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Show { id } => show(*id, &mut connect()?, &mut out),
         Command::Kick(kick) => self::kick(kick, &connect, &mut out),
         Command::Notice(notice) => self::notice(notice, &connect, &mut out),
-        Command::Rooms => rooms(&mut connect()?, &mut out),
-        Command::Room(args::Room::Show { room }) => self::room(room, &mut connect()?, &mut out),
+        Command::Rooms { stored } => rooms::list(*stored, &mut connect()?, &mut out),
+        Command::Room(args::Room::Show { room }) => rooms::show(room, &mut connect()?, &mut out),
+        Command::Room(args::Room::Close { room, reason }) => {
+            rooms::close(room, reason.as_deref(), &mut connect()?, &mut out)
+        }
+        Command::Room(args::Room::Purge { room, yes }) => rooms::purge(room, *yes, &connect, &mut out),
+        Command::History(history) => rooms::history(history, &mut connect()?, &mut out),
+        Command::Delete { room, seq } => rooms::delete(room, *seq, &mut connect()?, &mut out),
+        Command::Ban(ban) => moderation::ban(ban, &mut connect()?, &mut out),
+        Command::Mute(mute) => moderation::mute(mute, &mut connect()?, &mut out),
+        Command::Token(token) => moderation::token(token, &mut connect()?, &mut out),
         Command::Events(events) => self::events(events, &mut connect()?, &mut out),
         Command::Reload { tls } => reload(*tls, &mut connect()?, &mut out),
         Command::Tls => tls(&mut connect()?, &mut out),
@@ -45,7 +55,7 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
     }
 }
 
-fn control(method: &str) -> String {
+pub(super) fn control(method: &str) -> String {
     format!("{}.{method}", api::CONTROL)
 }
 
@@ -70,6 +80,18 @@ fn status(daemon: &mut Daemon, out: &mut Output) -> Result<(), Failure> {
             ("certificate_until", harmless(&until)),
             ("listen", harmless(&status.listen.join(","))),
             ("config", harmless(status.config.as_deref().unwrap_or_default())),
+            ("bans", status.bans.to_string()),
+            ("mutes", status.mutes.to_string()),
+            ("history_store", harmless(&status.history.store)),
+            ("history_path", harmless(status.history.path.as_deref().unwrap_or_default())),
+            ("history_state", harmless(&status.history.state)),
+            ("history_why", harmless(status.history.why.as_deref().unwrap_or_default())),
+            ("history_since", harmless(status.history.since.as_deref().unwrap_or_default())),
+            ("history_commits", status.history.commits.to_string()),
+            ("history_entries", status.history.entries.to_string()),
+            ("history_refused", status.history.refused.to_string()),
+            ("history_waiting", status.history.waiting.to_string()),
+            ("history_bytes", status.history.bytes.to_string()),
         ]);
     }
     let state = harmless(&status.state);
@@ -91,10 +113,31 @@ fn status(daemon: &mut Daemon, out: &mut Output) -> Result<(), Failure> {
         ("users", status.users.to_string()),
         ("rooms", status.rooms.to_string()),
         ("messages", format!("{}, now {:.1} a second", status.messages, status.messages_per_second)),
+        ("history", history(&status.history, out)),
+        ("moderation", format!("{} bans, {} mutes", status.bans, status.mutes)),
         ("certificate", certificate),
         ("listening", if status.listen.is_empty() { "-".into() } else { harmless(&status.listen.join(", ")) }),
         ("config", status.config.as_deref().map_or_else(|| "none: everything at its default".into(), harmless)),
     ])
+}
+
+/// The store on one line.
+fn history(history: &api::HistoryStore, out: &Output) -> String {
+    let place = match (history.store.as_str(), &history.path) {
+        ("none", _) => "nothing is kept".to_owned(),
+        (store, None) => format!("in {}", harmless(store)),
+        (store, Some(path)) => format!("{}, {}, {}", harmless(store), harmless(path), bytes(history.bytes)),
+    };
+    match &history.why {
+        None => place,
+        Some(why) => {
+            let since = history.since.as_deref().and_then(elapsed);
+            let since = since.map_or_else(String::new, |since| format!(" for {}", age(since.as_secs_f64())));
+            let refused = history.refused;
+            let trouble = format!("messages are refused{since} ({refused} by now): {}", harmless(why));
+            format!("{}; {place}", out.styled(&trouble, DOUBTFUL))
+        }
+    }
 }
 
 fn elapsed(since: &str) -> Option<Duration> {
@@ -234,13 +277,16 @@ fn kick(kick: &args::Kick, connect: &dyn Fn() -> Result<Daemon, Failure>, out: &
         reason: kick.reason.clone(),
         reconnect: kick.reconnect,
         dry_run: kick.dry_run,
+        ban: kick.ban.is_some(),
+        seconds: kick.ban.and_then(args::Lasts::seconds),
     };
     let mut daemon = connect()?;
     let method = control("Kick");
     if terminal && kick.ids.is_empty() && !kick.yes && !kick.dry_run {
         let dry: api::Kicked = daemon.call(&method, api::Kick { dry_run: true, ..request.clone() })?;
         if dry.matched > 1 || kick.all && dry.matched > 0 {
-            confirm(&format!("Close {} connections?", dry.matched))?;
+            let ban = if kick.ban.is_some() { " and ban who is behind them" } else { "" };
+            confirm(&format!("Close {} connections{ban}?", dry.matched))?;
         }
     }
     let kicked: api::Kicked = daemon.call(&method, &request)?;
@@ -249,11 +295,18 @@ fn kick(kick: &args::Kick, connect: &dyn Fn() -> Result<Daemon, Failure>, out: &
         if kick.dry_run {
             report["dry_run"] = true.into();
         }
+        if kick.ban.is_some() {
+            report["bans"] = json!(kicked.bans);
+        }
         out.document(&report)?;
     } else {
         match kick.dry_run {
             true => out.line(&format!("would close {}", connections(kicked.matched)))?,
             false => out.line(&format!("closed {} of {}", kicked.done, connections(kicked.matched)))?,
+        }
+        if !kicked.bans.is_empty() {
+            let numbers: Vec<String> = kicked.bans.iter().map(u64::to_string).collect();
+            out.line(&format!("in force: ban {}", numbers.join(" ")))?;
         }
         out.flush()?;
         for failed in &kicked.failed {
@@ -262,6 +315,9 @@ fn kick(kick: &args::Kick, connect: &dyn Fn() -> Result<Daemon, Failure>, out: &
     }
     match kicked.matched {
         0 if kick.allow_empty => Ok(()),
+        0 if kick.ban.is_some() => Err(Failure::Nothing(
+            "nobody matched, and nobody was banned; `wschatctl ban add` bans who is not here".into(),
+        )),
         0 => Err(Failure::Nothing("nobody matched; `wschatctl list` shows who is there".into())),
         _ if !kicked.failed.is_empty() => {
             let done = if kick.dry_run { kicked.matched } else { kicked.done };
@@ -271,11 +327,11 @@ fn kick(kick: &args::Kick, connect: &dyn Fn() -> Result<Daemon, Failure>, out: &
     }
 }
 
-fn connections(count: u64) -> String {
+pub(super) fn connections(count: u64) -> String {
     format!("{count} connection{}", if count == 1 { "" } else { "s" })
 }
 
-fn confirm(question: &str) -> Result<(), Failure> {
+pub(super) fn confirm(question: &str) -> Result<(), Failure> {
     eprint!("{question} [y/N] ");
     // Without the question on the screen the answer would still be one.
     let _ = io::stderr().flush();
@@ -331,42 +387,6 @@ fn notice(
         _ if done < matched => Err(Failure::Partly { done, matched }),
         _ => Ok(()),
     }
-}
-
-fn rooms(daemon: &mut Daemon, out: &mut Output) -> Result<(), Failure> {
-    let rooms: api::Rooms = daemon.call(&control("ListRooms"), api::Nothing {})?;
-    if out.json {
-        return out.document(&rooms);
-    }
-    let row = |room: &api::Room| {
-        let name = Cell::Text(room.name.clone());
-        vec![name, Cell::Number(room.users), Cell::Number(room.clients), Cell::Number(room.seq)]
-    };
-    let rows: Vec<Vec<Cell>> = rooms.rooms.iter().map(row).collect();
-    Table::new(["name", "users", "clients", "seq"]).rows(out, &rows)
-}
-
-fn room(name: &str, daemon: &mut Daemon, out: &mut Output) -> Result<(), Failure> {
-    let shown: api::OneRoom = daemon.call(&control("ShowRoom"), api::ShowRoom { room: name.into() })?;
-    if out.json {
-        return out.document(&shown);
-    }
-    let room = shown.room;
-    out.pairs(&[
-        ("name", harmless(&room.name)),
-        ("users", room.users.to_string()),
-        ("clients", room.clients.to_string()),
-        ("seq", room.seq.to_string()),
-        ("kept", room.kept.to_string()),
-        ("epoch", harmless(&room.epoch)),
-    ])?;
-    out.line("")?;
-    let row = |member: &api::Member| {
-        let clients = member.clients.iter().map(u64::to_string).collect();
-        vec![Cell::Text(member.user.clone()), Cell::Text(member.nick.clone()), Cell::List(clients)]
-    };
-    let rows: Vec<Vec<Cell>> = room.members.iter().map(row).collect();
-    Table::new(["user", "nick", "clients"]).rows(out, &rows)
 }
 
 fn events(events: &args::Events, daemon: &mut Daemon, out: &mut Output) -> Result<(), Failure> {

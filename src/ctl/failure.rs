@@ -44,6 +44,8 @@ pub enum Failure {
     TimedOut(Duration),
     #[error("the daemon closed the connection before it had answered; `journalctl -u wschat` may say why")]
     Broken,
+    #[error("the daemon has ended the history: it is stopping; follow it again when it has started")]
+    Unfollowed,
     #[error("the daemon has ended the watch: it is stopping; watch again when it has started")]
     Ended,
     #[error("what answers at the socket is no wschat daemon of this version ({0}); check --socket, or upgrade both")]
@@ -81,15 +83,24 @@ impl Failure {
             | Failure::NobodyListens(_)
             | Failure::Unreachable { .. }
             | Failure::Broken
+            | Failure::Unfollowed
             | Failure::Ended => status::UNREACHABLE,
             Failure::NotPermitted { .. } => status::NOT_PERMITTED,
             Failure::TimedOut(_) => status::TIMED_OUT,
             Failure::Garbled(_) | Failure::Output(_) | Failure::Input(_) => status::INTERNAL,
             Failure::Refused(refusal) => match refusal {
                 Refusal::BadValue { .. } | Refusal::EmptyFilter { .. } | Refusal::CallTooLarge { .. } => status::USAGE,
-                Refusal::NoSuchClient { .. } | Refusal::NoSuchRoom { .. } => status::NOTHING,
-                Refusal::ReloadRefused { .. } => status::CONFIGURATION,
-                Refusal::TimedOut { .. } | Refusal::Busy {} => status::TIMED_OUT,
+                Refusal::NoSuchClient { .. }
+                | Refusal::NoSuchRoom { .. }
+                | Refusal::NoSuchMessage { .. }
+                | Refusal::NoSuchBan { .. }
+                | Refusal::NoSuchMute { .. } => status::NOTHING,
+                Refusal::NotSaved { .. } => status::PARTLY,
+                Refusal::ReloadRefused { .. } | Refusal::NoSecret { .. } => status::CONFIGURATION,
+                Refusal::TimedOut { .. }
+                | Refusal::Busy {}
+                | Refusal::TooManySanctions { .. }
+                | Refusal::HistoryUnavailable { .. } => status::TIMED_OUT,
                 Refusal::Stopping {} | Refusal::TooManyConnections { .. } => status::UNREACHABLE,
                 Refusal::InterfaceNotFound { .. }
                 | Refusal::MethodNotFound { .. }

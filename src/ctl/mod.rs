@@ -9,7 +9,9 @@ mod columns;
 mod commands;
 mod failure;
 mod man;
+mod moderation;
 mod output;
+mod rooms;
 mod text;
 
 use std::ffi::OsString;

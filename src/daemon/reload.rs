@@ -1,4 +1,4 @@
-//! Reading the configuration and the certificate again while everything runs.
+//! Reading the configuration, the certificate and the keys of tokens again while everything runs.
 
 use std::path::Path;
 
@@ -9,6 +9,7 @@ use crate::hub::Order;
 use crate::net::gate::GateLimits;
 use crate::net::page::Page;
 use crate::tls::{self, Loaded, TlsError};
+use crate::token::Tokens;
 use crate::{cli, systemd};
 
 impl Daemon {
@@ -30,24 +31,34 @@ impl Daemon {
             Some(_) => Some(certificate(&new, &self.state_dir, true).map_err(|e| e.to_string())?),
             None => None,
         };
+        let tokens = if tls_only { None } else { Some(Tokens::load(&new.auth).map_err(|e| e.to_string())?) };
         let (live, restart): (Vec<_>, Vec<_>) = config::diff(&old, &new).into_iter().partition(|change| change.reload);
         // What needs a restart keeps its old value until then.
         new.listen.clone_from(&old.listen);
         new.control.clone_from(&old.control);
+        new.metrics.clone_from(&old.metrics);
         new.history.store = old.history.store;
+        new.history.path.clone_from(&old.history.path);
+        new.history.commit_every = old.history.commit_every;
 
         let replaced = match (&self.certificates, certificate) {
             (Some(certificates), Some(loaded)) => certificates.replace(loaded),
             _ => false,
         };
-        if !live.is_empty() {
+        let mut changed: Vec<String> = live.into_iter().map(|change| change.key).collect();
+        if !changed.is_empty() {
             self.apply(new).await;
         }
-        Ok(Reloaded {
-            changed: live.into_iter().map(|c| c.key).collect(),
-            needs_restart: restart.into_iter().map(|c| c.key).collect(),
-            certificate: replaced,
-        })
+        if let Some(tokens) = tokens {
+            // Under the same name there may be another key.
+            for key in tokens.changed(&self.shared.tokens.load()) {
+                if !changed.iter().any(|known| known == key) {
+                    changed.push(key.to_owned());
+                }
+            }
+            self.shared.tokens.store(tokens.into());
+        }
+        Ok(Reloaded { changed, needs_restart: restart.into_iter().map(|c| c.key).collect(), certificate: replaced })
     }
 
     async fn apply(&mut self, new: Config) {

@@ -19,14 +19,14 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use super::{Daemon, DaemonError, Signals, reload, status_line};
 use crate::admin::Admin;
 use crate::cli::exit;
-use crate::config::Config;
+use crate::config::{Config, Store};
 use crate::control::bind::{self, SocketFile};
 use crate::control::places::{self, Environment};
 use crate::control::server::{self, Access};
 use crate::guest::GuestKey;
 use crate::hub::link::ToWorker;
-use crate::hub::{self, HubTask, Inboxes, Order, link};
-use crate::log::MemoryLog;
+use crate::hub::{self, HubTask, Inboxes, Kept, Order, link};
+use crate::log::{self, Log, MemoryLog, SqliteLog};
 use crate::net::gate::{Gate, GateLimits};
 use crate::net::listen::{self, Listener};
 use crate::net::page::Page;
@@ -34,7 +34,8 @@ use crate::net::{Shared, worker};
 use crate::sanctions::Saver;
 use crate::state::{Phase, State};
 use crate::tls::{self, Certificates};
-use crate::{journal, sanctions, systemd};
+use crate::token::Tokens;
+use crate::{journal, metrics, sanctions, systemd};
 
 /// Requests of operators that may wait; beyond, they are told that the daemon is busy.
 const OPERATORS: usize = 256;
@@ -85,6 +86,7 @@ fn start(
     } else {
         None
     };
+    let tokens = Tokens::load(&config.auth)?;
     let runtime = Builder::new_current_thread().enable_all().build().map_err(io("cannot start tokio".into()))?;
     let _inside = runtime.enter();
     // Whoever asked us to stop while we start is heard.
@@ -95,6 +97,8 @@ fn start(
         return Err(DaemonError::NoListener);
     }
     let control = control_sockets(&config, &environment)?;
+    let metrics_listener = config.metrics.listen.map(metrics::bind).transpose();
+    let metrics_listener = metrics_listener.map_err(io("cannot serve metrics".into()))?;
 
     let state = State::default();
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
@@ -104,6 +108,7 @@ fn start(
         page: ArcSwap::from_pointee(Page::new(config.paths.json.as_deref().unwrap_or_default())),
         gate: Gate::new(GateLimits::new(&config.limits, descriptors)),
         guests: guest_key()?,
+        tokens: ArcSwap::from_pointee(tokens),
         state: state.clone(),
         tls: certificates.clone().map(tls::server_config).transpose()?,
         hub: hub_sender,
@@ -123,11 +128,17 @@ fn start(
         threads.push(thread(format!("wschat-worker{index}"), move || worker::run(index, shared, orders, handed))?);
     }
     let mut rng: StdRng = rand::make_rng();
-    let log = Box::new(MemoryLog::new(hub::retention(&config), StdRng::from_rng(&mut rng)));
+    let log = open_log(&config, &state_dir, &mut rng)?;
+    let health = log.health();
     let (events, _) = broadcast::channel(EVENTS);
-    let kept = |source| DaemonError::Io { what: "bans and mutes".into(), source };
-    let sanctions = (Saver::start(&state_dir).map_err(kept)?, sanctions::load(&state_dir).map_err(kept)?);
-    let hub_task = HubTask::new(&config, rng.random(), log, sanctions, guest_key()?, inboxes, events.clone(), started);
+    let lost = |source| DaemonError::Io { what: "bans and mutes".into(), source };
+    let kept = Kept {
+        log,
+        saver: Saver::start(&state_dir).map_err(lost)?,
+        sanctions: sanctions::load(&state_dir).map_err(lost)?,
+        guests: guest_key()?,
+    };
+    let hub_task = HubTask::new(&config, rng.random(), kept, inboxes, events.clone(), started);
     let (operators, from_operators) = mpsc::channel(OPERATORS);
     let (orders, from_daemon) = mpsc::channel(ORDERS);
     let inboxes = Inboxes { workers: from_workers, operators: from_operators, daemon: from_daemon };
@@ -146,6 +157,12 @@ fn start(
         let serve =
             server::serve(listener, access, admin.clone(), async move { stopped.reached(Phase::Stopped).await });
         runtime.spawn(serve);
+    }
+
+    if let Some(listener) = metrics_listener {
+        let stopped = state.clone();
+        let stop = async move { stopped.reached(Phase::Stopped).await };
+        runtime.spawn(metrics::serve(listener, admin.clone(), stop));
     }
 
     for (name, _) in inherited {
@@ -197,10 +214,25 @@ fn start(
         workers,
         threads,
         requests,
+        health,
     };
     let status = runtime.block_on(daemon.serve(signals));
     drop(files);
     Ok(status)
+}
+
+/// The log that the configuration names.
+fn open_log(config: &Config, state_dir: &Path, rng: &mut StdRng) -> Result<Box<dyn Log>, DaemonError> {
+    let retention = hub::retention(config);
+    let Some(path) = config.history.database(state_dir) else {
+        let kept = if config.history.store == Store::Memory { "in memory, until the daemon stops" } else { "nowhere" };
+        tracing::info!("messages are kept {kept}");
+        return Ok(Box::new(MemoryLog::new(retention, StdRng::from_rng(rng))));
+    };
+    let options = log::Options { path: path.clone(), retention, commit_every: config.history.commit_every };
+    let log = SqliteLog::open(options)?;
+    tracing::info!("messages are kept in {}", path.display());
+    Ok(Box::new(log))
 }
 
 /// Starts a thread that ends the process where it cannot do its work.

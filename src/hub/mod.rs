@@ -7,10 +7,12 @@
 mod encode;
 pub mod link;
 mod operators;
+mod pages;
 mod tell;
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Instant, SystemTime};
@@ -18,19 +20,20 @@ use std::time::{Instant, SystemTime};
 use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::admin::{Closed, Event, EventKind, HubRequest};
-use crate::chat::event::{Dialect, Effect, Input, LogReply, Now, Settings};
+use crate::chat::event::{Dialect, Effect, Input, LogFailure, LogReply, LogRequest, Now, Settings, Ticket};
 use crate::chat::hub::Hub;
 use crate::chat::id::{ConnId, RoomId};
 use crate::chat::sanction::Sanction;
 use crate::config::Config;
 use crate::guest::GuestKey;
 use crate::log::{Health, Log, Retention};
-use crate::peer::Peer;
+use crate::peer::{Peer, network};
 use crate::receipt::Receipt;
 use crate::sanctions::{Saved, Saver};
 use crate::wire::close;
 use encode::Encoder;
 use link::{BATCH_BYTES, BATCH_INPUTS, End, ToHub, ToWorker};
+use pages::{Abandoned, Pages};
 use tell::Rate;
 
 /// What the hub is told by the daemon itself.
@@ -60,6 +63,15 @@ pub struct HubTask {
     saver: Saver,
     health: watch::Receiver<Health>,
     asked: operators::Asked,
+    pages: Pages,
+}
+
+/// What outlasts a restart, and what it was before this one.
+pub struct Kept {
+    pub log: Box<dyn Log>,
+    pub saver: Saver,
+    pub sanctions: Vec<Sanction>,
+    pub guests: GuestKey,
 }
 
 /// Where the hub's task hears from.
@@ -101,19 +113,19 @@ impl HubTask {
     pub fn new(
         config: &Config,
         seed: u64,
-        log: Box<dyn Log>,
-        (saver, sanctions): (Saver, Vec<Sanction>),
-        guests: GuestKey,
+        kept: Kept,
         workers: Vec<mpsc::Sender<Vec<ToWorker>>>,
         events: broadcast::Sender<Arc<Event>>,
         started: Instant,
     ) -> Self {
+        let Kept { log, saver, sanctions, guests } = kept;
         HubTask {
             chat: Hub::new(settings(config), seed, sanctions),
             health: log.health(),
             log,
             saver,
             asked: operators::Asked::default(),
+            pages: Pages::default(),
             started,
             encoder: Encoder::new(guests, config.chat.locale),
             clients: BTreeMap::new(),
@@ -149,14 +161,18 @@ impl HubTask {
                     self.hear_log();
                 }
                 Heard::Saved((version, result)) => self.chat_input(Input::SanctionsSaved { version, result }, None),
-                Heard::Time => self.chat_input(Input::Timer, None),
+                Heard::Time => {
+                    self.close_stuck();
+                    self.chat_input(Input::Timer, None);
+                }
             }
             self.send_batches().await;
         }
     }
 
     async fn next(&mut self, inboxes: &mut Inboxes, heard: &mut Vec<ToHub>) -> Heard {
-        let deadline = self.chat.next_deadline().map(|at| tokio::time::Instant::from_std(self.started + at));
+        let deadline = self.chat.next_deadline().into_iter().chain(self.pages.deadline()).min();
+        let deadline = deadline.map(|at| tokio::time::Instant::from_std(self.started + at));
         let log = &mut self.log;
         tokio::select! {
             // Operators first, one request at a time: `run` gives the chat its turn after each.
@@ -271,12 +287,50 @@ impl HubTask {
     /// Handles one input of the chat, and whatever the log answers at once.
     fn chat_input(&mut self, input: Input, receipt: Option<&Arc<Receipt>>) {
         let now = self.now();
+        let abandoned = self.count_pages(&input);
         let mut effects = std::mem::take(&mut self.effects);
         self.chat.handle(input, now, &mut effects);
+        if let Some(Abandoned { room, ticket }) = abandoned {
+            let failure = LogFailure::Unavailable("the connection is gone".into());
+            let reply = LogReply::Failed { room: Some(room), ticket: Some(ticket), failure };
+            self.chat.handle(Input::Log(reply), now, &mut effects);
+        }
         for effect in effects.drain(..) {
             self.perform(effect, now, receipt);
         }
         self.effects = effects;
+        while let Some(read) = self.pages.next() {
+            self.log.submit(read, now.wall);
+        }
+    }
+
+    /// What an input says of pages that are under way; a read that is not to be done any more.
+    fn count_pages(&mut self, input: &Input) -> Option<Abandoned> {
+        match input {
+            Input::Log(LogReply::Page { ticket, .. } | LogReply::Failed { ticket: Some(ticket), .. }) => {
+                self.pages.read(*ticket);
+            }
+            Input::Drained { conn } => self.pages.written(*conn),
+            Input::Disconnected { conn, .. } => return self.pages.gone(*conn),
+            _ => {}
+        }
+        None
+    }
+
+    /// For whom a page is to be read: the connection and what counts as its address.
+    fn reader_of(&self, request: &LogRequest) -> Option<(ConnId, IpAddr, Ticket)> {
+        let LogRequest::Read { ticket, .. } = request else { return None };
+        let conn = self.chat.reader(*ticket)?;
+        Some((conn, network(self.clients.get(&conn)?.peer.address), *ticket))
+    }
+
+    /// Those who keep their page too long while others wait for theirs.
+    fn close_stuck(&mut self) {
+        while let Some(conn) = self.pages.stuck(self.started.elapsed()) {
+            if let Some(client) = self.clients.get(&conn) {
+                self.workers[client.worker].push(ToWorker::Close { id: conn, close: close::SLOW.close() });
+            }
+        }
     }
 
     fn perform(&mut self, effect: Effect, now: Now, receipt: Option<&Arc<Receipt>>) {
@@ -292,6 +346,7 @@ impl HubTask {
             Effect::SendPage { conn, frames } => {
                 let Some(client) = self.clients.get(&conn) else { return };
                 let bytes = self.encoder.page_for(&frames, client.peer.dialect);
+                self.pages.sent(conn, network(client.peer.address), bytes.len(), now.mono);
                 self.workers[client.worker].push(ToWorker::SendPage { id: conn, bytes });
             }
             Effect::Publish { room, frame, instead } => {
@@ -327,7 +382,10 @@ impl HubTask {
                     self.workers[client.worker].push(ToWorker::Close { id: conn, close });
                 }
             }
-            Effect::Log(request) => self.log.submit(request, now.wall),
+            Effect::Log(request) => match self.reader_of(&request) {
+                Some((conn, address, ticket)) => self.pages.want(conn, address, ticket, request),
+                None => self.log.submit(request, now.wall),
+            },
             Effect::Moderated { id, result } => self.asked.moderated(id, result),
             Effect::SaveSanctions { version, sanctions } => self.saver.save(version, sanctions),
             Effect::Happened(happening) => self.happened(happening),
@@ -390,5 +448,5 @@ fn settings(config: &Config) -> Settings {
 /// How much the log keeps.
 pub fn retention(config: &Config) -> Retention {
     let keep = if config.history.store == crate::config::Store::None { 0 } else { config.history.keep };
-    Retention { keep, keep_for: config.history.keep_for }
+    Retention { keep, keep_for: config.history.keep_for, max_bytes: config.history.max_size as u64 }
 }

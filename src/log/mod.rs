@@ -4,16 +4,20 @@
 //! acknowledged. The chat core speaks to every log by the same requests and replies
 //! ([`LogRequest`], [`LogReply`]); what differs is how firmly a log keeps what it was given.
 
+#[cfg(test)]
+mod conformance;
 mod memory;
+mod sqlite;
 
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 pub use memory::MemoryLog;
+pub use sqlite::{OpenError, Options, SqliteLog};
 
 use tokio::sync::watch;
 
-use crate::chat::event::{LogReply, LogRequest};
+use crate::chat::event::{Body, LogReply, LogRequest, Record};
 
 /// How much a log keeps of each room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +26,8 @@ pub struct Retention {
     pub keep: u64,
     /// Age of an entry.
     pub keep_for: Duration,
+    /// Bytes of a database, for all rooms; 0 for any number. A log in memory has a bound of its own.
+    pub max_bytes: u64,
 }
 
 /// Whether a log can store.
@@ -66,4 +72,42 @@ pub trait Log: Send {
     fn health(&self) -> watch::Receiver<Health>;
 
     fn counts(&self) -> LogCounts;
+}
+
+/// About what a record takes on the wire, in bytes.
+fn wire_size(record: &Record) -> usize {
+    200 + match &record.body {
+        Body::Message { text, .. } => text.as_ref().map_or(0, String::len),
+        Body::Event { name, data } => name.len() + data.as_ref().map_or(0, |data| data.get().len()),
+        Body::Deleted { .. } | Body::Purged => 0,
+    }
+}
+
+/// About what a record takes in memory, in bytes.
+fn kept_size(record: &Record) -> usize {
+    // The record, its place in the queue, its id, and what the allocator adds.
+    300 + match &record.body {
+        Body::Message { from, text, cid, .. } => {
+            let names = from.user.as_str().len() + from.nick.as_str().len();
+            let text = text.as_ref().map_or(0, String::capacity);
+            names + text + cid.as_ref().map_or(0, String::capacity)
+        }
+        Body::Event { name, data } => name.capacity() + data.as_ref().map_or(0, |data| data.get().len()),
+        Body::Deleted { .. } | Body::Purged => 0,
+    }
+}
+
+/// The most that each of `sizes` may be so that together they are no more than `goal`: the largest
+/// comes down to the second, then both to the third, and so on.
+fn level(sizes: &mut [usize], goal: usize) -> usize {
+    sizes.sort_unstable();
+    let mut left = goal;
+    for (i, size) in sizes.iter().enumerate() {
+        let share = left / (sizes.len() - i);
+        if *size > share {
+            return share;
+        }
+        left -= size;
+    }
+    usize::MAX
 }

@@ -489,7 +489,7 @@ mod tests {
                 since: SystemTime::now(),
                 counters: Counters::default(),
             });
-            let session = Session::new(Kind::Json, Duration::ZERO, &Config::default());
+            let session = Session::new(Kind::Json, None, Duration::ZERO, &Config::default());
             let conn = Conn::new(peer, ws.await, session, [None, None]);
 
             // Full to the last byte, with nothing waiting here; then a ping comes.

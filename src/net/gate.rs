@@ -1,18 +1,32 @@
 //! Who may come in: how many connections in all, how many from one address, how fast.
 //!
+//! Every accepted socket is counted, whatever it speaks, and of those the WebSockets once more. One
+//! address is told by HTTP that it is over its limits for as long as that costs little; what it sends
+//! beyond is closed before a byte of it is read.
+//!
 //! Shared by the accept loop and the workers. The lock is held for a few map operations, never
 //! while anything waits, and never on the path of a message.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::chat::rate::TokenBucket;
 use crate::config::Limits;
+use crate::peer::network;
 
-/// Addresses whose rate is remembered; beyond it, those that have recovered are forgotten.
+/// Addresses that are remembered; beyond it, those that have nothing open and have recovered are
+/// forgotten. About 2 MiB.
 const REMEMBERED: usize = 16_384;
+/// Between two searches for addresses to forget: each looks at all of them.
+const SWEEP: Duration = Duration::from_secs(1);
+/// Sockets of one address that are not, or not yet, WebSockets, beyond `clients_per_ip` in all: a
+/// browser opens six for a page, and there are answers on their way.
+const BESIDES: usize = 16;
+/// Refusals by HTTP that one address gets at once, and at least each second: behind one of them is a
+/// TLS handshake.
+const REFUSALS: u32 = 16;
 /// Connections that are let in beyond the limit, only to be told so by HTTP.
 const POLITE: usize = 64;
 
@@ -30,12 +44,17 @@ struct Inner {
     sockets: usize,
     clients: usize,
     addresses: HashMap<IpAddr, Address>,
+    swept: Option<Duration>,
 }
 
 #[derive(Debug)]
 struct Address {
+    /// Accepted from it directly, WebSockets included.
+    sockets: usize,
+    /// WebSockets, also those that a proxy forwards for it.
     clients: usize,
     handshakes: TokenBucket,
+    refusals: TokenBucket,
 }
 
 /// What the gate enforces.
@@ -63,6 +82,15 @@ impl GateLimits {
     }
 }
 
+/// What becomes of a socket that has just been accepted.
+#[derive(Debug)]
+pub enum Entry {
+    /// It has a place; with a refusal only for as long as it takes to be told.
+    Place(Place, Option<Refusal>),
+    /// It is closed at once: there is no descriptor to spare, or its address has all it may have.
+    Close,
+}
+
 /// Why somebody may not come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -83,13 +111,13 @@ pub struct Place {
 
 #[derive(Debug)]
 enum PlaceOf {
-    Socket,
+    Socket(Option<IpAddr>),
     Client(Option<IpAddr>),
 }
 
 impl Gate {
     pub fn new(limits: GateLimits) -> Arc<Self> {
-        let inner = Inner { limits, sockets: 0, clients: 0, addresses: HashMap::new() };
+        let inner = Inner { limits, sockets: 0, clients: 0, addresses: HashMap::new(), swept: None };
         Arc::new(Gate { inner: Mutex::new(inner), started: Instant::now() })
     }
 
@@ -98,7 +126,7 @@ impl Gate {
         let mut inner = self.lock();
         if inner.limits.handshakes_per_s != limits.handshakes_per_s {
             for address in inner.addresses.values_mut() {
-                address.handshakes = bucket(&limits);
+                *address = Address { sockets: address.sockets, clients: address.clients, ..Address::new(&limits) };
             }
         }
         inner.limits = limits;
@@ -113,49 +141,63 @@ impl Gate {
         self.lock().clients
     }
 
-    /// A place for a socket that has just been accepted; `None`: there is no descriptor to spare,
-    /// not even for an answer.
-    pub fn socket(self: &Arc<Self>) -> Option<Place> {
-        let mut inner = self.lock();
-        if inner.sockets >= inner.limits.sockets {
-            return None;
-        }
-        inner.sockets += 1;
-        Some(Place { gate: self.clone(), of: PlaceOf::Socket })
-    }
-
-    /// One handshake of `address` more. `None` as an address is exempt.
-    pub fn handshake(&self, address: Option<IpAddr>) -> Result<(), Refusal> {
-        let Some(key) = address.map(key) else { return Ok(()) };
+    /// A place for a socket that has just been accepted, and its handshake counted. `address`: of the
+    /// peer, or `None` where it is exempt, or a proxy that will tell for whom it speaks.
+    pub fn socket(self: &Arc<Self>, address: Option<IpAddr>) -> Entry {
         let now = self.started.elapsed();
         let mut inner = self.lock();
-        let limits = inner.limits;
-        if inner.addresses.len() >= REMEMBERED && !inner.addresses.contains_key(&key) {
-            inner.addresses.retain(|_, a| a.clients > 0 || !a.handshakes.is_full(now));
-            if inner.addresses.len() >= REMEMBERED {
-                // So many addresses at once are an attack from many; each alone is within its limit.
-                return if inner.clients < limits.clients { Ok(()) } else { Err(Refusal::TooMany) };
+        if inner.sockets >= inner.limits.sockets {
+            return Entry::Close;
+        }
+        let most = inner.limits.clients_per_ip.saturating_add(BESIDES);
+        let mut refusal = None;
+        let mut key = address.map(network);
+        if let Some(known) = key.map(|key| inner.address(key, now)) {
+            match known {
+                Some(entry) if entry.sockets >= most => return Entry::Close,
+                Some(entry) => {
+                    if let Err(retry) = entry.handshakes.take(now) {
+                        if entry.refusals.take(now).is_err() {
+                            return Entry::Close;
+                        }
+                        refusal = Some(Refusal::TooFast { retry });
+                    }
+                    entry.sockets += 1;
+                }
+                None => {
+                    // So many addresses at once are an attack from many; each is within its limit.
+                    key = None;
+                    refusal = (inner.clients >= inner.limits.clients).then_some(Refusal::TooMany);
+                }
             }
         }
-        let entry = inner.addresses.entry(key).or_insert_with(|| Address { clients: 0, handshakes: bucket(&limits) });
-        entry.handshakes.take(now).map_err(|retry| Refusal::TooFast { retry })
+        inner.sockets += 1;
+        Entry::Place(Place { gate: self.clone(), of: PlaceOf::Socket(key) }, refusal)
     }
 
-    /// A place for a WebSocket.
-    pub fn client(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Place, Refusal> {
-        let key = address.map(key);
+    /// A place for a WebSocket. `forwarded`: a proxy says that it is for this address, so its
+    /// handshake has not been counted yet.
+    pub fn client(self: &Arc<Self>, address: Option<IpAddr>, forwarded: bool) -> Result<Place, Refusal> {
+        let now = self.started.elapsed();
         let mut inner = self.lock();
         let limits = inner.limits;
         if inner.clients >= limits.clients {
             return Err(Refusal::TooMany);
         }
-        if let Some(key) = key {
-            let entry =
-                inner.addresses.entry(key).or_insert_with(|| Address { clients: 0, handshakes: bucket(&limits) });
-            if entry.clients >= limits.clients_per_ip {
-                return Err(Refusal::TooManyOfAddress);
+        let mut key = address.map(network);
+        if let Some(known) = key.map(|key| inner.address(key, now)) {
+            match known {
+                Some(entry) => {
+                    if forwarded {
+                        entry.handshakes.take(now).map_err(|retry| Refusal::TooFast { retry })?;
+                    }
+                    if entry.clients >= limits.clients_per_ip {
+                        return Err(Refusal::TooManyOfAddress);
+                    }
+                    entry.clients += 1;
+                }
+                None => key = None,
             }
-            entry.clients += 1;
         }
         inner.clients += 1;
         Ok(Place { gate: self.clone(), of: PlaceOf::Client(key) })
@@ -171,7 +213,12 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut inner = self.gate.lock();
         match self.of {
-            PlaceOf::Socket => inner.sockets -= 1,
+            PlaceOf::Socket(key) => {
+                inner.sockets -= 1;
+                if let Some(entry) = key.and_then(|key| inner.addresses.get_mut(&key)) {
+                    entry.sockets -= 1;
+                }
+            }
             PlaceOf::Client(key) => {
                 inner.clients -= 1;
                 if let Some(entry) = key.and_then(|key| inner.addresses.get_mut(&key)) {
@@ -182,19 +229,38 @@ impl Drop for Place {
     }
 }
 
-fn bucket(limits: &GateLimits) -> TokenBucket {
-    // A second's worth at once: a page opens several connections.
-    TokenBucket::new(limits.handshakes_per_s, limits.handshakes_per_s.ceil().max(1.0) as u32)
+impl Inner {
+    /// What is known of an address, from now on at least; `None` where too many are known already.
+    fn address(&mut self, key: IpAddr, now: Duration) -> Option<&mut Address> {
+        if self.addresses.len() >= REMEMBERED && !self.addresses.contains_key(&key) {
+            if self.swept.is_some_and(|at| now < at + SWEEP) {
+                return None;
+            }
+            self.swept = Some(now);
+            self.addresses.retain(|_, address| !address.is_forgettable(now));
+            if self.addresses.len() >= REMEMBERED {
+                return None;
+            }
+        }
+        let limits = &self.limits;
+        Some(self.addresses.entry(key).or_insert_with(|| Address::new(limits)))
+    }
 }
 
-/// What counts as one address: IPv4 whole, IPv6 by its /64, since one host has all of those.
-fn key(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+impl Address {
+    fn new(limits: &GateLimits) -> Self {
+        // A second's worth at once: a page opens several connections.
+        let (rate, burst) = (limits.handshakes_per_s, limits.handshakes_per_s.ceil().max(1.0) as u32);
+        Address {
+            sockets: 0,
+            clients: 0,
+            handshakes: TokenBucket::new(rate, burst),
+            refusals: TokenBucket::new(rate.max(1.0), burst.max(REFUSALS)),
         }
+    }
+
+    fn is_forgettable(&self, now: Duration) -> bool {
+        self.sockets == 0 && self.clients == 0 && self.handshakes.is_full(now) && self.refusals.is_full(now)
     }
 }
 
@@ -210,45 +276,91 @@ mod tests {
         Some(text.parse().unwrap())
     }
 
+    fn open(gate: &Arc<Gate>, address: &str) -> Result<Place, Refusal> {
+        gate.client(ip(address), false)
+    }
+
     #[test]
     fn places_come_back() {
         let gate = gate(2, 10, 1000.0);
-        let first = gate.client(ip("192.0.2.1")).unwrap();
-        let _second = gate.client(ip("192.0.2.2")).unwrap();
-        assert_eq!(gate.client(ip("192.0.2.3")).unwrap_err(), Refusal::TooMany);
+        let first = open(&gate, "192.0.2.1").unwrap();
+        let _second = open(&gate, "192.0.2.2").unwrap();
+        assert_eq!(open(&gate, "192.0.2.3").unwrap_err(), Refusal::TooMany);
         drop(first);
-        assert!(gate.client(ip("192.0.2.3")).is_ok());
+        assert!(open(&gate, "192.0.2.3").is_ok());
     }
 
     #[test]
     fn one_address_is_an_ipv4_or_a_64_network() {
         let gate = gate(100, 1, 1000.0);
-        let _a = gate.client(ip("2001:db8::1")).unwrap();
-        assert_eq!(gate.client(ip("2001:db8::2")).unwrap_err(), Refusal::TooManyOfAddress);
-        let _b = gate.client(ip("2001:db8:0:1::1")).unwrap();
-        let _c = gate.client(ip("192.0.2.1")).unwrap();
-        let _d = gate.client(ip("192.0.2.2")).unwrap();
-        let _exempt = (gate.client(None).unwrap(), gate.client(None).unwrap());
+        let _a = open(&gate, "2001:db8::1").unwrap();
+        assert_eq!(open(&gate, "2001:db8::2").unwrap_err(), Refusal::TooManyOfAddress);
+        let _b = open(&gate, "2001:db8:0:1::1").unwrap();
+        let _c = open(&gate, "192.0.2.1").unwrap();
+        let _d = open(&gate, "192.0.2.2").unwrap();
+        let _exempt = (gate.client(None, false).unwrap(), gate.client(None, false).unwrap());
     }
 
     #[test]
-    fn an_address_that_comes_too_often_is_told_when_to_return() {
+    fn an_address_that_comes_too_often_is_told_when_to_return_and_then_not_even_that() {
         let gate = gate(100, 100, 2.0);
-        assert!(gate.handshake(ip("192.0.2.1")).is_ok());
-        assert!(gate.handshake(ip("192.0.2.1")).is_ok());
-        let Err(Refusal::TooFast { retry }) = gate.handshake(ip("192.0.2.1")) else { panic!("let in") };
-        assert!(retry <= Duration::from_millis(500));
-        assert!(gate.handshake(ip("192.0.2.2")).is_ok());
-        assert!(gate.handshake(None).is_ok());
+        let refusal = |address| match gate.socket(address) {
+            Entry::Place(_, refusal) => Some(refusal),
+            Entry::Close => None,
+        };
+        assert_eq!([refusal(ip("192.0.2.1")), refusal(ip("192.0.2.1"))], [Some(None), Some(None)]);
+        for _ in 0..REFUSALS {
+            let Some(Some(Refusal::TooFast { retry })) = refusal(ip("192.0.2.1")) else { panic!("let in") };
+            assert!(retry <= Duration::from_millis(500));
+        }
+        assert_eq!(refusal(ip("192.0.2.1")), None);
+        assert_eq!(refusal(ip("192.0.2.2")), Some(None));
+        assert_eq!(refusal(None), Some(None));
+    }
+
+    #[test]
+    fn a_forwarded_address_is_counted_where_it_becomes_known() {
+        let gate = gate(100, 100, 2.0);
+        let _open = (gate.client(ip("192.0.2.1"), true).unwrap(), gate.client(ip("192.0.2.1"), true).unwrap());
+        assert!(matches!(gate.client(ip("192.0.2.1"), true), Err(Refusal::TooFast { .. })));
+    }
+
+    #[test]
+    fn an_address_has_a_few_sockets_besides_its_websockets() {
+        let gate = gate(100, 2, 1000.0);
+        let mut held = Vec::new();
+        while let Entry::Place(place, None) = gate.socket(ip("192.0.2.1")) {
+            held.push(place);
+        }
+        assert_eq!(held.len(), 2 + BESIDES);
+        let Entry::Place(other, None) = gate.socket(ip("192.0.2.2")) else { panic!("not let in") };
+        let Entry::Place(exempt, None) = gate.socket(None) else { panic!("not let in") };
+        held.pop();
+        assert!(matches!(gate.socket(ip("192.0.2.1")), Entry::Place(_, None)), "a place has come back");
+        drop((held, other, exempt));
+        assert_eq!(gate.lock().sockets, 0);
+        assert!(gate.lock().addresses.values().all(|address| address.sockets == 0));
     }
 
     #[test]
     fn remembered_addresses_are_bounded() {
-        let gate = gate(usize::MAX, 1, 1.0);
+        let gate = Gate::new(GateLimits {
+            sockets: usize::MAX,
+            clients: usize::MAX,
+            clients_per_ip: 1,
+            handshakes_per_s: 1.0,
+        });
+        let mut held = Vec::new();
         for n in 0..(REMEMBERED as u32 + 1000) {
-            let _ = gate.handshake(Some(IpAddr::V4(n.into())));
+            let address = Some(IpAddr::V4(n.into()));
+            let Entry::Place(place, None) = gate.socket(address) else { panic!("not let in") };
+            held.push((place, gate.client(address, false).unwrap()));
         }
-        assert!(gate.lock().addresses.len() <= REMEMBERED);
+        assert_eq!(gate.lock().addresses.len(), REMEMBERED);
+        drop(held);
+        let inner = gate.lock();
+        assert_eq!((inner.sockets, inner.clients), (0, 0));
+        assert!(inner.addresses.values().all(|address| address.sockets == 0 && address.clients == 0));
     }
 
     #[test]

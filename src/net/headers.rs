@@ -1,6 +1,7 @@
 //! What request headers say about who asks: the address behind a proxy, the page's origin, and the
 //! WebSocket handshake. Pure functions over header values.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -124,6 +125,42 @@ pub fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
         .any(|t| t.trim().eq_ignore_ascii_case(token))
 }
 
+/// The token of a request: `Authorization: Bearer …` (RFC 6750, section 2.1), else `?token=…`, since
+/// a page cannot set headers for its WebSocket. An empty one is none.
+pub fn token<'a>(headers: &'a HeaderMap, query: Option<&'a str>) -> Option<Cow<'a, str>> {
+    let bearer =
+        headers.get_all(header::AUTHORIZATION).iter().filter_map(|value| value.to_str().ok()).find_map(|value| {
+            // Another scheme is for a proxy between, and not for us.
+            let (scheme, token) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| Cow::Borrowed(token.trim()))
+        });
+    let in_query = || query?.split('&').find_map(|pair| pair.strip_prefix("token=")).map(percent_decoded);
+    bearer.or_else(in_query).filter(|token| !token.is_empty())
+}
+
+/// A query's value without its %-encoding. What is no UTF-8 then is no token either, and left as it was.
+fn percent_decoded(text: &str) -> Cow<'_, str> {
+    if !text.contains('%') {
+        return Cow::Borrowed(text);
+    }
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let digits = after.get(..2).and_then(|two| std::str::from_utf8(two).ok());
+        match digits.filter(|_| *first == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8(bytes).map_or(Cow::Borrowed(text), Cow::Owned)
+}
+
 /// A header's text, cut at 256 bytes: it is kept for each connection.
 pub fn short(headers: &HeaderMap, name: HeaderName) -> Option<Box<str>> {
     let value = String::from_utf8_lossy(headers.get(name)?.as_bytes()).into_owned();
@@ -163,6 +200,21 @@ mod tests {
         assert_eq!(seen(&[("x-real-ip", "192.0.2.7")]).unwrap(), "192.0.2.7");
         assert_eq!(seen(&[("x-real-ip", "192.0.2.7"), ("x-forwarded-for", "192.0.2.8")]).unwrap(), "192.0.2.8");
         assert_eq!(seen(&[("x-forwarded-for", "nonsense")]), None);
+    }
+
+    #[test]
+    fn a_token_stands_in_a_header_or_in_the_query() {
+        let found = |authorization: &str, query| {
+            token(&headers(&[("authorization", authorization)]), query).map(Cow::into_owned)
+        };
+        assert_eq!(token(&headers(&[]), None), None);
+        assert_eq!(found("Bearer a.b.c", Some("token=d")).unwrap(), "a.b.c");
+        assert_eq!(found("bearer  a.b.c ", None).unwrap(), "a.b.c");
+        assert_eq!(found("Basic YTpi", None), None);
+        assert_eq!(found("Basic YTpi", Some("x=1&token=a.b_c-d&token=z")).unwrap(), "a.b_c-d");
+        assert_eq!(found("Bearer", Some("token=a%2Eb%2ec%")).unwrap(), "a.b.c%");
+        assert_eq!(found("Bearer ", Some("Token=a&xtoken=b&token=")), None);
+        assert_eq!(found("x", Some("token=%ff%+1%é")).unwrap(), "%ff%+1%é");
     }
 
     #[test]

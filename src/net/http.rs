@@ -6,7 +6,7 @@ use std::future::{Future, poll_fn, ready};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -26,14 +26,17 @@ use super::headers::{self, HandshakeError};
 use super::incoming::Door;
 use super::io::Io;
 use super::page::Asset;
-use super::session::Kind;
+use super::session::{Kind, Offered};
 use super::worker::Worker;
 use crate::config::Config;
 use crate::state::Phase;
+use crate::token::TokenError;
 
 /// A request's head may have this many bytes and this many lines.
 const HEAD_BYTES: usize = 16 * 1024;
 const HEAD_LINES: usize = 100;
+/// After so many requests a connection is closed, so that handshakes are what an address is limited by.
+const REQUESTS: u32 = 100;
 /// What is read and thrown away of a body or of whatever comes after a refusal.
 const LINGER_BYTES: usize = 256 * 1024;
 /// Told to those who are refused for lack of room.
@@ -53,6 +56,7 @@ pub struct Upgrade {
     pub origin: Option<Box<str>>,
     pub agent: Option<Box<str>>,
     pub place: Place,
+    pub offered: Offered,
 }
 
 /// What the request said of an upgrade that has been granted.
@@ -63,6 +67,7 @@ struct Granted {
     origin: Option<Box<str>>,
     agent: Option<Box<str>>,
     place: Place,
+    offered: Offered,
 }
 
 type Answer = Response<Full<Bytes>>;
@@ -83,7 +88,7 @@ pub async fn serve(
         answered.set(answered.get() + 1);
         let mut answer = room.answer(&request, &granted);
         let upgraded = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if !upgraded && worker.shared.state.phase() >= Phase::Draining {
+        if !upgraded && (answered.get() >= REQUESTS || worker.shared.state.phase() >= Phase::Draining) {
             answer = close_after(answer);
         }
         ready(Ok::<_, Infallible>(answer))
@@ -123,8 +128,8 @@ pub async fn serve(
     let mut io = parts.io.into_inner();
     let granted = granted.take();
     match (result, granted) {
-        (Some(Ok(())), Some(Granted { kind, address, port, origin, agent, place })) => {
-            return Some(Upgrade { io, read: parts.read_buf, kind, address, port, origin, agent, place });
+        (Some(Ok(())), Some(Granted { kind, address, port, origin, agent, place, offered })) => {
+            return Some(Upgrade { io, read: parts.read_buf, kind, address, port, origin, agent, place, offered });
         }
         (Some(Err(error)), _) if error.is_timeout() && answered.get() == 0 => {
             let late = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
@@ -305,11 +310,7 @@ impl Room<'_> {
             None => Some(self.peer.ip()).filter(|ip| !ip.is_loopback()),
         };
         let gate = &self.worker.shared.gate;
-        if forwarded.is_some() {
-            // A direct peer's handshake has been counted when it was accepted.
-            gate.handshake(limited).map_err(|r| Box::new(refuse(r)))?;
-        }
-        let place = gate.client(limited).map_err(|r| Box::new(refuse(r)))?;
+        let place = gate.client(limited, forwarded.is_some()).map_err(|r| Box::new(refuse(r)))?;
 
         let mut answer = Response::new(Full::default());
         *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -329,8 +330,22 @@ impl Room<'_> {
             origin: headers::short(all, header::ORIGIN),
             agent: headers::short(all, header::USER_AGENT),
             place,
+            offered: self.offered(request, kind),
         };
         Ok((answer, granted))
+    }
+}
+
+impl Room<'_> {
+    /// What comes of the request's token. A browser cannot see an HTTP status here, so a refusal goes
+    /// with the connection, which is closed by it. Who speaks JSON may bring a token with its hello.
+    fn offered(&self, request: &Request<Body>, kind: Kind) -> Offered {
+        let token = headers::token(request.headers(), request.uri().query());
+        if token.is_none() && kind == Kind::Json {
+            return None;
+        }
+        let admitted = self.worker.shared.tokens.load().admit(token.as_deref(), SystemTime::now());
+        admitted.map_err(TokenError::close).transpose().map(Box::new)
     }
 }
 

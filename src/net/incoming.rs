@@ -136,7 +136,7 @@ async fn secure(worker: &Worker, door: &Door, socket: Socket) -> io::Result<Secu
 }
 
 async fn open(worker: &Rc<Worker>, upgrade: Upgrade, socket_place: Place) {
-    let Upgrade { mut io, read, kind, address, port, origin, agent, place } = upgrade;
+    let Upgrade { mut io, read, kind, address, port, origin, agent, place, offered } = upgrade;
     let config = worker.config();
     let limits = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
@@ -165,7 +165,7 @@ async fn open(worker: &Rc<Worker>, upgrade: Upgrade, socket_place: Place) {
         counters: Counters::default(),
     });
     let ws = WebSocketStream::from_partially_read(io, read.to_vec(), Role::Server, Some(limits)).await;
-    let session = Session::new(kind, worker.now(), &config);
+    let session = Session::new(kind, offered, worker.now(), &config);
     tracing::debug!(client = id.0, address = %peer.address, "client {id} has connected from {}", peer.address);
     worker.adopt(Conn::new(peer, ws, session, [Some(socket_place), Some(place)]));
 }

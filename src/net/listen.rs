@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::socket::{SockaddrLike, SockaddrStorage, getsockname};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 
-use super::gate::{Gate, Refusal};
+use super::gate::{Entry, Gate};
 use super::incoming::{Accepted, Door, Incoming};
 use crate::config::{Address, Listen};
 use crate::state::{Phase, State};
@@ -216,9 +216,10 @@ pub async fn accept(listener: Listener, gate: Arc<Gate>, workers: Vec<mpsc::Send
             }
         };
         resting = false;
-        // Without a descriptor to spare not even an answer is possible: the socket is closed.
-        let Some(place) = gate.socket() else { continue };
-        let refusal = refusal(&gate, &door, &socket);
+        let Entry::Place(place, refusal) = gate.socket(limited(&door, &socket)) else {
+            close_at_once(socket);
+            continue;
+        };
         turn = (turn + 1) % workers.len();
         let incoming = Incoming { socket, door: door.clone(), place, refusal };
         // A worker that is behind makes new connections wait, in the kernel's queue.
@@ -228,14 +229,20 @@ pub async fn accept(listener: Listener, gate: Arc<Gate>, workers: Vec<mpsc::Send
     }
 }
 
-/// Counts a direct peer's handshake. One behind a proxy is counted when its address is known.
-fn refusal(gate: &Gate, door: &Door, socket: &Accepted) -> Option<Refusal> {
+/// The address that the limits per address hold for. For one behind a proxy it is not known yet.
+fn limited(door: &Door, socket: &Accepted) -> Option<IpAddr> {
     let Accepted::Tcp(_, peer) = socket else { return None };
     let address = peer.ip().to_canonical();
-    if address.is_loopback() || door.trusts(address) {
-        return None;
+    (!address.is_loopback() && !door.trusts(address)).then_some(address)
+}
+
+/// Closes a socket for which there is no place. By a reset: thousands that are closed in order would
+/// stay in the kernel for a minute each (TIME_WAIT).
+fn close_at_once(socket: Accepted) {
+    if let Accepted::Tcp(stream, _) = socket {
+        // Where it cannot be set, the peer has gone already.
+        let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
     }
-    gate.handshake(Some(address)).err()
 }
 
 enum Source {

@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::guest::GuestKey;
 use crate::hub::link::ToHub;
 use crate::state::State;
+use crate::token::Tokens;
 use gate::Gate;
 use page::Page;
 
@@ -37,6 +38,8 @@ pub struct Shared {
     pub page: ArcSwap<Page>,
     pub gate: Arc<Gate>,
     pub guests: GuestKey,
+    /// What tokens are checked with; replaced whole by a reload.
+    pub tokens: ArcSwap<Tokens>,
     pub state: State,
     /// Absent where no listener speaks TLS.
     pub tls: Option<Arc<rustls::ServerConfig>>,

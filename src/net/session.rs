@@ -5,16 +5,19 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tokio_tungstenite::tungstenite::protocol::Message;
 
 use super::Shared;
-use crate::chat::event::{ClientFrame, Close, Dialect, ErrorCode, ErrorFrame, Hello, Identity, Input, ServerFrame};
+use crate::chat::event::{
+    Claims, ClientFrame, Close, Dialect, ErrorCode, ErrorFrame, Hello, Identity, Input, ServerFrame,
+};
 use crate::chat::rate::TokenBucket;
 use crate::config::{Config, Limits, Timeouts};
 use crate::peer::Peer;
+use crate::token::TokenError;
 use crate::wire::close;
 use crate::wire::frame::text_frame;
 use crate::wire::json::{self, Extra, HelloFrame, Said};
@@ -49,6 +52,10 @@ impl Kind {
     }
 }
 
+/// What came of a token in the request of the upgrade, or of there being none where it takes one:
+/// `None` is nothing to tell. Boxed, as hardly a connection has it for long.
+pub type Offered = Option<Box<Result<Claims, Close>>>;
+
 /// What a message, or the passing of time, leads to.
 #[derive(Debug)]
 pub enum Heard {
@@ -79,12 +86,14 @@ pub struct Session {
     unanswered: u8,
     /// A close is on its way through the hub, behind the answers that are owed.
     closing: bool,
+    /// Of the upgrade, for as long as it has said no hello.
+    offered: Offered,
     /// The last ping has not been answered by a pong yet.
     measuring: bool,
 }
 
 impl Session {
-    pub fn new(kind: Kind, now: Duration, config: &Config) -> Self {
+    pub fn new(kind: Kind, offered: Offered, now: Duration, config: &Config) -> Self {
         let (messages, strikes) = buckets(&config.limits);
         Session {
             kind,
@@ -98,7 +107,21 @@ impl Session {
             pinged_at: now,
             unanswered: 0,
             closing: false,
+            offered,
             measuring: false,
+        }
+    }
+
+    /// Whom the credentials of the upgrade name, where no hello will be said.
+    pub fn admission(&mut self) -> Result<Identity, Close> {
+        if self.kind == Kind::Json {
+            // Its hello may have others, and settles it.
+            return Ok(Identity::NewGuest);
+        }
+        match self.offered.take().map(|offered| *offered) {
+            Some(Ok(claims)) => Ok(Identity::User(Box::new(claims))),
+            Some(Err(close)) => Err(close),
+            None => Ok(Identity::NewGuest),
         }
     }
 
@@ -190,16 +213,18 @@ impl Session {
                 }
                 Err(heard) => *heard,
             },
-            Said::Frame(said) => match self.implied_hello(peer) {
-                Some(hello) => Heard::Hub(hello, Some(frame(said))),
-                None => Heard::Hub(frame(said), None),
+            Said::Frame(said) => match self.implied_hello(shared, peer) {
+                Ok(Some(hello)) => Heard::Hub(hello, Some(frame(said))),
+                Ok(None) => Heard::Hub(frame(said), None),
+                Err(close) => Heard::Close(close),
             },
             Said::Ping(payload) => {
                 let pong = text_frame(&json::pong(&payload));
-                match self.implied_hello(peer) {
+                match self.implied_hello(shared, peer) {
                     // At once, as every ping.
-                    Some(hello) => Heard::ReplyAndHub(pong, hello),
-                    None => Heard::Reply(pong),
+                    Ok(Some(hello)) => Heard::ReplyAndHub(pong, hello),
+                    Ok(None) => Heard::Reply(pong),
+                    Err(close) => Heard::Close(close),
                 }
             }
             Said::Pong => Heard::Nothing,
@@ -208,28 +233,50 @@ impl Session {
     }
 
     /// A first frame that is no hello counts as said after an empty one.
-    fn implied_hello(&mut self, peer: &Peer) -> Option<Input> {
-        if std::mem::replace(&mut self.greeted, true) {
-            return None;
+    fn implied_hello(&mut self, shared: &Shared, peer: &Peer) -> Result<Option<Input>, Close> {
+        if self.greeted {
+            return Ok(None);
         }
-        Some(Input::Frame { conn: peer.id, seq: 0, frame: ClientFrame::Hello(Hello::default()) })
+        let identity = self.identify(None, None, shared)?;
+        self.greeted = true;
+        let hello = Hello { identity, ..Hello::default() };
+        Ok(Some(Input::Frame { conn: peer.id, seq: 0, frame: ClientFrame::Hello(hello) }))
     }
 
-    fn hello(&self, hello: HelloFrame, re: u64, shared: &Shared) -> Result<Hello, Box<Heard>> {
+    fn hello(&mut self, hello: HelloFrame, re: u64, shared: &Shared) -> Result<Hello, Box<Heard>> {
         if let Some(v) = hello.v.filter(|v| *v != VERSION) {
             let message = format!("this server speaks version {VERSION} of the dialect, not {v}");
             return Err(Box::new(error(re, ErrorCode::BadRequest, message)));
         }
-        if hello.token.is_some() {
-            let reason = "this server takes no tokens: connect without one".into();
-            return Err(Box::new(Heard::Close(Close { code: close::UNAUTHORIZED.code, reason })));
+        if self.greeted {
+            // Refused by the chat, whoever it names.
+            return Ok(Hello::default());
         }
-        let identity = match hello.guest.as_deref().and_then(|signed| shared.guests.check(signed)) {
+        match self.identify(hello.token.as_deref(), hello.guest.as_deref(), shared) {
+            Ok(identity) => Ok(hello.with(identity)),
+            Err(close) => Err(Box::new(Heard::Close(close))),
+        }
+    }
+
+    /// Who says hello: whom its token names, else that of the upgrade, else a guest where guests may
+    /// come in.
+    fn identify(&mut self, token: Option<&str>, guest: Option<&str>, shared: &Shared) -> Result<Identity, Close> {
+        let now = SystemTime::now();
+        let offered = self.offered.take();
+        let claims = match (token.filter(|token| !token.is_empty()), offered.map(|offered| *offered)) {
+            (None, Some(Ok(claims))) if claims.expires <= now => return Err(TokenError::Expired.close()),
+            (None, Some(Ok(claims))) => Some(claims),
+            (None, Some(Err(close))) => return Err(close),
+            (token, _) => shared.tokens.load().admit(token, now).map_err(TokenError::close)?,
+        };
+        if let Some(claims) = claims {
+            return Ok(Identity::User(Box::new(claims)));
+        }
+        Ok(match guest.and_then(|signed| shared.guests.check(signed)) {
             Some(id) => Identity::Guest(id.to_owned()),
             // Not ours (a lost key, another site's): a new guest, as on the first visit.
             None => Identity::NewGuest,
-        };
-        Ok(hello.with(identity))
+        })
     }
 
     fn too_fast(&mut self, re: u64, retry: Duration, now: Duration, config: &Config) -> Heard {

@@ -23,7 +23,7 @@ use super::conn::{CLOSE_WAIT, Conn, Step};
 use super::gather::{Group, Groups};
 use super::incoming::{self, Incoming};
 use super::session::{Heard, Kind};
-use crate::chat::event::{Close, Identity, Input};
+use crate::chat::event::{Close, Input};
 use crate::chat::id::{ConnId, RoomId};
 use crate::config::Config;
 use crate::hub::link::{Encoded, ToHub, ToWorker};
@@ -324,9 +324,18 @@ impl Worker {
     }
 
     fn announce(self: &Rc<Self>, conn: &Rc<Conn>) -> Option<Waiting> {
-        let admission = Ok(Identity::NewGuest);
-        let open = ToHub::Open { peer: conn.peer.clone(), worker: self.index, admission };
-        let waiting = if conn.is_known() { self.tell_hub(conn, open, None) } else { None };
+        let admission = conn.inner.borrow_mut().session.admission();
+        let waiting = match admission {
+            admission if conn.is_known() => {
+                self.tell_hub(conn, ToHub::Open { peer: conn.peer.clone(), worker: self.index, admission }, None)
+            }
+            Ok(_) => None,
+            Err(close) => {
+                // The hub knows nothing of an echo, so nobody else closes it.
+                self.close(conn, &close);
+                None
+            }
+        };
         self.close_if_stopping(conn);
         waiting
     }

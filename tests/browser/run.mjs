@@ -13,6 +13,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { after, afterEach, before, test } from 'node:test';
 import '../../clients/js/wschat.test.js';
+import { moderation } from './moderation.mjs';
 import { Browser, Daemon, PATIENCE, Proxy, project, serveTutorial, until } from './support.mjs';
 
 for (const name of ['WSCHAT_BIN', 'WSCHATCTL_BIN']) {
@@ -191,6 +192,8 @@ test('who is kicked is told so, with the reason, and stays away until asked', as
   assert.equal(ann.sockets, 2);
   assert.equal(await trouble.isVisible(), false);
 });
+
+moderation({ visit, unique, ctl: (...words) => daemon.ctl(...words) });
 
 test('a kick with --reconnect comes back by itself', async () => {
   const ann = await visit({ nick: 'Mover' });

@@ -27,7 +27,7 @@ fn certificate() -> CertificateView {
 }
 
 /// The command on a terminal of its own, with `input` typed into it.
-fn on_terminal(daemon: &Daemon, arguments: &str, input: &str) -> Ran {
+pub fn on_terminal(daemon: &Daemon, arguments: &str, input: &str) -> Ran {
     let mut command = Command::new("script");
     command
         .args(["-qefc", &format!("{} {arguments}", env!("CARGO_BIN_EXE_wschatctl")), "/dev/null"])
@@ -39,7 +39,7 @@ fn on_terminal(daemon: &Daemon, arguments: &str, input: &str) -> Ran {
 }
 
 #[track_caller]
-fn ends(ran: &Ran, status: i32, words: &str) {
+pub fn ends(ran: &Ran, status: i32, words: &str) {
     assert_eq!(ran.status, status, "{ran:?}");
     assert!(ran.stderr.contains(words), "{words:?} in {ran:?}");
     assert!(ran.stderr.lines().count() <= 1 || status == 64, "one line: {ran:?}");
@@ -53,13 +53,24 @@ fn status_on_one_screen() {
         status,
         json!({"version": "9.9.9", "pid": 77, "state": "serving", "since": "2023-11-14T22:13:20.000Z", "clients": 3,
             "clients_max": 100, "users": 3, "rooms": 2, "messages": 42, "messages_per_second": 1.5,
-            "certificate_until": "2096-10-02T07:06:40.000Z", "listen": ["https://127.0.0.1:9501"], "config": null})
+            "certificate_until": "2096-10-02T07:06:40.000Z", "listen": ["https://127.0.0.1:9501"], "config": null,
+            "bans": 0, "mutes": 0, "history": {"store": "sqlite", "path": "/var/lib/wschat/history.db", "state": "good",
+                "why": null, "since": null, "commits": 3, "entries": 5, "refused": 1, "waiting": 2, "bytes": 4096}})
     );
     let ran = daemon.ctl(&["status"]);
     assert_eq!((ran.status, ran.stderr.as_str()), (0, ""));
     assert!(ran.stdout.contains("state\tserving\n") && ran.stdout.contains("clients\t3\n"), "{ran:?}");
     let seen = on_terminal(&daemon, "status", "");
-    for part in ["9.9.9", "serving", "3 of at most 100", "2096-10-02", "https://127.0.0.1:9501", "\u{1b}[32m"] {
+    for part in [
+        "9.9.9",
+        "serving",
+        "3 of at most 100",
+        "2096-10-02",
+        "https://127.0.0.1:9501",
+        "sqlite, /var/lib/wschat/history.db, 4.0K",
+        "0 bans, 0 mutes",
+        "\u{1b}[32m",
+    ] {
         assert!(seen.stdout.contains(part), "{part} in {seen:?}");
     }
     assert!(seen.stdout.lines().count() <= 24);
@@ -232,7 +243,10 @@ fn notices() {
 fn rooms_and_one_room() {
     let daemon = Daemon::start(some());
     assert_eq!(daemon.ctl(&["rooms"]).stdout, "lobby\t2\t2\t7\ntea\t1\t1\t7\n");
-    assert_eq!(daemon.json(&["rooms"])["rooms"][0], json!({"name": "lobby", "users": 2, "clients": 2, "seq": 7}));
+    assert_eq!(
+        daemon.json(&["rooms"])["rooms"][0],
+        json!({"name": "lobby", "users": 2, "clients": 2, "seq": 7, "first": null, "kept": null})
+    );
     assert_eq!(
         daemon.json(&["room", "show", "lobby"]),
         json!({"room": {"name": "lobby", "users": 2, "clients": 2, "seq": 7, "epoch": "e1", "kept": 5,

@@ -17,13 +17,17 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use wschat::admin::*;
-use wschat::chat::event::{Close, Dialect, Level, Target};
+use wschat::chat::event::{Action, Close, Dialect, Level, Target};
 use wschat::chat::id::{ConnId, Nick, RoomName, UserId};
+use wschat::chat::sanction::{SanctionKind, Sanctions};
 use wschat::control::bind;
 use wschat::control::places::SOCKET_MODE;
 use wschat::control::server::{Access, serve};
+use wschat::log::{Health, LogCounts};
 use wschat::peer::{Counters, Peer};
 use wschat::state::{Phase, State};
+
+pub use crate::store::Stream;
 
 /// The client whose page is kept back until somebody has pinged.
 pub const HELD: u64 = 999;
@@ -41,6 +45,20 @@ pub struct World {
     pub reload: Option<Result<Reloaded, String>>,
     pub reloads: Vec<bool>,
     pub certificate: Option<CertificateView>,
+    pub sanctions: Sanctions,
+    /// What was ordered, and by whom.
+    pub actions: Vec<(String, Action)>,
+    /// The stored rooms, and how often their entries were read.
+    pub stored: BTreeMap<RoomName, Stream>,
+    pub reads: u64,
+    /// Why the log can neither read nor store.
+    pub broken: Option<String>,
+    /// Why bans and mutes cannot be saved.
+    pub unsaved: Option<String>,
+    /// No more bans and mutes than this.
+    pub most: Option<usize>,
+    pub wishes: Vec<TokenWish>,
+    pub no_secret: Option<String>,
     /// The hub answers nothing at all, and its queue holds two.
     pub hung: bool,
     /// Lines of the log at info and above, as "name field=value ...".
@@ -286,10 +304,13 @@ async fn hub_task(mut inbox: mpsc::Receiver<HubRequest>, world: Arc<Mutex<World>
                     rooms: 2,
                     messages: 42,
                     rate: 1.5,
-                    bans: 0,
-                    mutes: 0,
-                    health: wschat::log::Health::Good,
-                    log: wschat::log::LogCounts::default(),
+                    bans: world.count(SanctionKind::Ban),
+                    mutes: world.count(SanctionKind::Mute),
+                    health: match &world.broken {
+                        None => Health::Good,
+                        Some(why) => Health::Failing { why: why.clone(), since: SystemTime::now() },
+                    },
+                    log: LogCounts { commits: 3, entries: 5, refused: 1, waiting: 2, bytes: 4096 },
                 });
             }
             HubRequest::Clients { filter, after, scan, reply } => {
@@ -345,11 +366,17 @@ async fn hub_task(mut inbox: mpsc::Receiver<HubRequest>, world: Arc<Mutex<World>
                 let detail = RoomDetail { view: room("lobby", 2), epoch: "e1".into(), kept: 5, members };
                 let _ = reply.send((name.as_str() == "lobby").then_some(detail));
             }
-            // Nobody answers: the caller is told that the daemon is stopping.
-            HubRequest::Moderate { .. }
-            | HubRequest::Sanctions { .. }
-            | HubRequest::History { .. }
-            | HubRequest::StoredRooms { .. } => {}
+            HubRequest::Moderate { by, action, reply } => drop(reply.send(world.moderate(by, action))),
+            HubRequest::Sanctions { kind, reply } => {
+                let now = SystemTime::now();
+                let list = world.sanctions.list(now).filter(|sanction| sanction.kind() == kind);
+                drop(reply.send(list.cloned().collect()));
+            }
+            HubRequest::History { room, range, limit, reply } => {
+                world.reads += 1;
+                drop(reply.send(world.history(&room, range, limit)));
+            }
+            HubRequest::StoredRooms { after, limit, reply } => drop(reply.send(world.stored_rooms(after, limit))),
             HubRequest::Ping(reply) => {
                 let _ = reply.send(());
                 for reply in held.drain(..) {
@@ -384,6 +411,8 @@ async fn daemon_task(mut inbox: mpsc::Receiver<DaemonRequest>, world: Arc<Mutex<
                     config: None,
                     certificate_until: world.certificate.as_ref().map(|certificate| certificate.until),
                     clients_max: 100,
+                    store: "sqlite",
+                    store_path: Some("/var/lib/wschat/history.db".into()),
                 });
             }
             DaemonRequest::Reload { tls_only, reply } => {
@@ -393,7 +422,12 @@ async fn daemon_task(mut inbox: mpsc::Receiver<DaemonRequest>, world: Arc<Mutex<
             DaemonRequest::Certificate(reply) => {
                 let _ = reply.send(world.certificate.clone());
             }
-            DaemonRequest::Token { .. } => {}
+            DaemonRequest::Token { wish, reply } => {
+                let made = format!("token.of.{}", wish.user);
+                world.wishes.push(*wish);
+                let refused = world.no_secret.clone();
+                drop(reply.send(refused.map_or(Ok(made), Err)));
+            }
         }
     }
 }

@@ -63,6 +63,7 @@ fn replies_have_the_declared_fields() {
         ..some()
     };
     let daemon = Daemon::start(world);
+    daemon.world.lock().unwrap().room("lobby").say("hello");
     let mut raw = daemon.raw();
     let control = description(&mut raw, "org.wschat.Control");
     let push = description(&mut raw, "org.wschat.Push");
@@ -81,7 +82,8 @@ fn replies_have_the_declared_fields() {
     };
     let control_interface = "org.wschat.Control";
     ask("org.varlink.service", &service, "GetInfo", json!({}));
-    ask(control_interface, &control, "Status", json!({}));
+    let status = ask(control_interface, &control, "Status", json!({}));
+    same(&control, "HistoryStore", &status["history"]);
     let filter = json!({"user": null, "nick": null, "ip": null, "room": null, "dialect": null, "older": null,
         "idle": null, "sendq_over": null});
     same(&control, "Filter", &filter);
@@ -96,6 +98,8 @@ fn replies_have_the_declared_fields() {
     ask(control_interface, &control, "Notice", notice.clone());
     ask("org.wschat.Push", &push, "Notice", notice);
     ask("org.wschat.Push", &push, "Online", json!({"user": "u1", "room": null}));
+    let rooms = ask(control_interface, &control, "ListRooms", json!({"stored": true}));
+    same(&control, "Room", &rooms["rooms"][0]);
     let rooms = ask(control_interface, &control, "ListRooms", json!({}));
     same(&control, "Room", &rooms["rooms"][0]);
     let room = ask(control_interface, &control, "ShowRoom", json!({"room": "lobby"}));
@@ -106,26 +110,55 @@ fn replies_have_the_declared_fields() {
     same(&control, "Certificate", &tls["certificate"]);
     ask(control_interface, &control, "Ping", json!({}));
     let kick = json!({"ids": [1, 4], "filter": null, "all": null, "code": 4003, "reason": "r", "reconnect": false,
-        "dry_run": false});
+        "dry_run": false, "ban": false, "seconds": null});
     let kicked = ask(control_interface, &control, "Kick", kick);
     same(&control, "Failure", &kicked["failed"][0]);
+
+    let pages = ask(control_interface, &control, "History", json!({"room": "lobby", "limit": 1}));
+    same(&control, "Entry", &pages["entries"][0]);
+    ask(control_interface, &control, "CloseRoom", json!({"room": "lobby", "reason": "r"}));
+    ask(control_interface, &control, "DeleteMessage", json!({"room": "lobby", "seq": 1}));
+    ask(control_interface, &control, "PurgeRoom", json!({"room": "lobby"}));
+    ask(control_interface, &control, "AddBan", json!({"ip": "192.0.2.9", "user": null, "seconds": 1e6, "reason": "r"}));
+    ask(control_interface, &control, "AddMute", json!({"user": "u1", "room": null, "seconds": 1e6, "reason": "r"}));
+    let bans = ask(control_interface, &control, "ListBans", json!({}));
+    same(&control, "Ban", &bans["bans"][0]);
+    let mutes = ask(control_interface, &control, "ListMutes", json!({}));
+    same(&control, "Mute", &mutes["mutes"][0]);
+    let ban = ask(control_interface, &control, "DeleteBan", json!({"id": 1}));
+    same(&control, "Ban", &ban["ban"]);
+    let mute = ask(control_interface, &control, "DeleteMute", json!({"id": 2}));
+    same(&control, "Mute", &mute["mute"]);
+    let wish = json!({"user": "u1", "name": "N", "rooms": ["lobby"], "roles": ["moderator"], "seconds": 60.0});
+    ask(control_interface, &control, "MintToken", wish);
 
     // What is left is answered elsewhere in these tests, and nothing else is declared.
     let methods: Vec<&str> = control.keys().filter_map(|name| name.strip_suffix("()")).collect();
     assert_eq!(
         methods,
         [
+            "AddBan",
+            "AddMute",
+            "CloseRoom",
+            "DeleteBan",
+            "DeleteMessage",
+            "DeleteMute",
             "Events",
+            "History",
             "Kick",
+            "ListBans",
             "ListClients",
+            "ListMutes",
             "ListRooms",
+            "MintToken",
             "Notice",
             "Ping",
+            "PurgeRoom",
             "Reload",
             "ShowClient",
             "ShowRoom",
             "Status",
-            "Tls"
+            "Tls",
         ]
     );
     let methods: Vec<&str> = push.keys().filter_map(|name| name.strip_suffix("()")).collect();
@@ -146,6 +179,13 @@ fn every_own_error_is_declared_with_its_parameters() {
         Refusal::EmptyFilter { expected: text() },
         Refusal::NoSuchClient { id: 1 },
         Refusal::NoSuchRoom { room: text() },
+        Refusal::NoSuchMessage { room: text(), seq: 1 },
+        Refusal::NoSuchBan { id: 1 },
+        Refusal::NoSuchMute { id: 1 },
+        Refusal::TooManySanctions { limit: 1 },
+        Refusal::NotSaved { ids: vec![], reason: text() },
+        Refusal::HistoryUnavailable { reason: text() },
+        Refusal::NoSecret { reason: text() },
         Refusal::ReloadRefused { reason: text() },
         Refusal::Busy {},
         Refusal::TimedOut { seconds: 1 },

@@ -1,8 +1,11 @@
 //! The control sockets and `wschatctl` together: the real server on a real Unix socket, the real
-//! program, and a daemon behind them that is played by [`fake`].
+//! program, and a daemon behind them that is played by [`fake`] and [`store`].
 
 mod bind;
 mod commands;
 mod fake;
+mod history;
 mod interface;
+mod moderation;
 mod socket;
+mod store;

@@ -58,7 +58,7 @@ fn a_kick_answers_when_the_last_socket_is_closed() {
     assert_eq!(kicker.0.read(&mut [0; 1]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
     kicker.0.set_nonblocking(false).unwrap();
     daemon.raw().call("org.wschat.Control.Ping", json!({}));
-    assert_eq!(kicker.reply().unwrap()["parameters"], json!({"matched": 3, "done": 3, "failed": []}));
+    assert_eq!(kicker.reply().unwrap()["parameters"], json!({"matched": 3, "done": 3, "failed": [], "bans": []}));
 }
 
 #[test]
@@ -382,7 +382,7 @@ fn pages_stream_and_end() {
     assert_eq!(list(json!({"filter": {"user": "u1400"}})), (1, 1, 1));
     assert_eq!(list(json!({"filter": {"user": "nobody"}})), (1, 0, 0));
     let kicked = raw.call("org.wschat.Control.Kick", json!({"all": true, "dry_run": true}));
-    assert_eq!(kicked["parameters"], json!({"matched": 1500, "done": 0, "failed": []}));
+    assert_eq!(kicked["parameters"], json!({"matched": 1500, "done": 0, "failed": [], "bans": []}));
 }
 
 #[test]

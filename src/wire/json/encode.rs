@@ -15,6 +15,8 @@ use crate::wire::close::CloseCode;
 
 /// The last moment that RFC 3339 can write.
 const LAST_TIME: u64 = 253_402_300_799;
+/// Why writing cannot fail.
+const WRITABLE: &str = "strings, numbers and checked JSON can always be written";
 
 /// What the chat does not know and a frame needs.
 #[derive(Clone, Copy, Debug, Default)]
@@ -257,6 +259,11 @@ pub fn encode(frame: &ServerFrame, extra: &Extra) -> String {
     }
 }
 
+/// A stored entry as the frame that the room's members have got, for whoever else reads the room.
+pub fn entry(room: &RoomName, entry: &Entry) -> Box<RawValue> {
+    serde_json::value::to_raw_value(&entry_out(room, entry)).expect(WRITABLE)
+}
+
 /// The answer to a client's `ping`, with its payload.
 pub fn pong(payload: &RawValue) -> String {
     write("pong", payload)
@@ -349,7 +356,7 @@ fn write<P: Serialize>(kind: &'static str, payload: P) -> String {
 }
 
 fn text<P: Serialize>(out: &Out<P>) -> String {
-    serde_json::to_string(out).expect("strings, numbers and checked JSON can always be written")
+    serde_json::to_string(out).expect(WRITABLE)
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference in")]

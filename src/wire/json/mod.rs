@@ -6,7 +6,7 @@
 mod encode;
 mod parse;
 
-pub use encode::{Extra, bye, encode, ping, pong};
+pub use encode::{Extra, bye, encode, entry, ping, pong};
 pub use parse::{HelloFrame, Parsed, Refusal, Said, parse};
 
 #[cfg(test)]

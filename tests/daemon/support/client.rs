@@ -437,6 +437,20 @@ impl Chat {
         }
     }
 
+    /// As [`Chat::closed`], of one that is not let in: the close is the first that comes. A ping would
+    /// mean that it is waited for in vain.
+    #[track_caller]
+    pub fn turned_away(mut self) -> Closed {
+        match self.ws.read() {
+            Ok(Message::Close(Some(frame))) => {
+                let closed = Closed { code: frame.code.into(), reason: frame.reason.to_string() };
+                assert!(matches!(self.ws.read(), Err(Error::ConnectionClosed)), "not closed in order: {closed:?}");
+                closed
+            }
+            other => panic!("it is let in: {other:?}"),
+        }
+    }
+
     /// What a client reads in the end that did not read while it was closed. Its own close frame
     /// finds nobody; what was sent to it must be whole, though.
     #[track_caller]

@@ -171,21 +171,18 @@ impl Setup {
     /// Starts the daemon and waits until it serves.
     #[track_caller]
     pub fn start(self) -> Daemon {
+        let mut daemon = self.launch();
+        daemon.serves();
+        daemon
+    }
+
+    /// Starts the daemon and waits for nothing.
+    #[track_caller]
+    pub fn launch(self) -> Daemon {
         let log = OpenOptions::new().create(true).append(true).open(self.folder().join("log")).expect("our own folder");
         let out = File::create(self.folder().join("stdout")).expect("our own folder");
         let child = self.daemon_command().stdout(out).stderr(log).spawn().expect("the daemon can be run");
-        let mut daemon = Daemon { setup: Some(self), child: Some(child), listen: Vec::new() };
-        until("the daemon serves", || {
-            let ended = daemon.child.as_mut().and_then(|child| child.try_wait().expect("our own child"));
-            assert_eq!(ended, None, "the daemon ended: {}", daemon.log());
-            let status = Caller::connect(&daemon.control_socket())?.ask("Status", Value::Null).ok()?;
-            // A socket of the daemon before it may still answer.
-            (status["pid"] == daemon.pid() && status["state"] == "serving").then_some(())?;
-            let listen = status["listen"].as_array()?.iter().filter_map(Value::as_str);
-            daemon.listen = listen.map(str::to_owned).collect();
-            Some(())
-        });
-        daemon
+        Daemon { setup: Some(self), child: Some(child), listen: Vec::new() }
     }
 
     /// Starts a daemon that is not to come up. What it said, and its status.
@@ -226,6 +223,43 @@ impl Daemon {
     #[track_caller]
     pub fn tls(config: &str) -> Self {
         Daemon::start(&format!("{TLS}{config}"))
+    }
+
+    /// Waits until it serves or ends, and says which.
+    pub fn comes_up(&mut self) -> bool {
+        let ended = until("the daemon serves or ends", || match self.has_ended() {
+            Some(_) => Some(true),
+            None => {
+                let status = Caller::connect(&self.control_socket())?.ask("Status", Value::Null).ok()?;
+                (status["pid"] == self.pid() && status["state"] == "serving").then_some(false)
+            }
+        });
+        if !ended {
+            self.serves();
+        }
+        !ended
+    }
+
+    /// The setup of one that has ended by itself.
+    pub fn ended(mut self) -> Setup {
+        self.wait();
+        self.child = None;
+        self.setup.take().expect("not yet taken")
+    }
+
+    /// Waits until it serves, and learns where it listens.
+    #[track_caller]
+    pub fn serves(&mut self) {
+        until("the daemon serves", || {
+            let ended = self.has_ended();
+            assert_eq!(ended, None, "the daemon ended: {}", self.log());
+            let status = Caller::connect(&self.control_socket())?.ask("Status", Value::Null).ok()?;
+            // A socket of the daemon before it may still answer.
+            (status["pid"] == self.pid() && status["state"] == "serving").then_some(())?;
+            let listen = status["listen"].as_array()?.iter().filter_map(Value::as_str);
+            self.listen = listen.map(str::to_owned).collect();
+            Some(())
+        });
     }
 
     pub fn pid(&self) -> u32 {

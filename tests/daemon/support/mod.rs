@@ -6,6 +6,7 @@ pub mod client;
 pub mod control;
 pub mod daemon;
 pub mod manager;
+pub mod site;
 
 use std::time::{Duration, Instant};
 

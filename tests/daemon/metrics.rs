@@ -1,0 +1,66 @@
+//! What Prometheus reads.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use crate::support::{Daemon, Setup, until};
+
+fn ask(address: SocketAddr, request: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(address).expect("metrics are served");
+    stream.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
+    write!(stream, "{request} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    (head.to_ascii_lowercase(), body.to_owned())
+}
+
+/// The value of a metric that has no labels.
+fn value(text: &str, name: &str) -> f64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().unwrap()
+}
+
+fn metrics_address(log: &str) -> Option<SocketAddr> {
+    log.split_once("metrics are at http://")?.1.split_once("/metrics")?.0.parse().ok()
+}
+
+#[test]
+fn prometheus_reads_what_status_says() {
+    let daemon = Daemon::plain("[metrics]\nlisten = \"127.0.0.1:0\"\n");
+    let address = until("the log says where", || metrics_address(&daemon.log()));
+    let mut ann = daemon.chat("ann");
+    ann.say("one");
+    ann.say("two");
+    let text = until("two messages are counted", || {
+        let (head, text) = ask(address, "GET /metrics");
+        assert!(head.starts_with("http/1.1 200 "), "{head}");
+        assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"), "{head}");
+        (value(&text, "wschat_messages_total") == 2.0).then_some(text)
+    });
+    assert!(text.ends_with("# EOF\n"), "{text}");
+    assert_eq!(value(&text, "wschat_clients"), 1.0);
+    assert_eq!(value(&text, "wschat_log_healthy"), 1.0);
+    assert_eq!(value(&text, "wschat_serving"), 1.0);
+    assert_eq!(value(&text, "wschat_log_entries_total"), 2.0);
+    assert!(value(&text, "wschat_start_time_seconds") > 1.7e9);
+    for line in text.lines().filter(|line| line.starts_with("# TYPE ")) {
+        let name = line.split(' ').nth(2).unwrap();
+        assert!(text.contains(&format!("# HELP {name} ")), "{name} is explained");
+        assert!(name.starts_with("wschat"), "{name}");
+    }
+}
+
+#[test]
+fn there_is_nothing_else_on_that_port_and_nothing_without_it() {
+    let daemon = Daemon::plain("[metrics]\nlisten = \"127.0.0.1:0\"\n");
+    let address = until("the log says where", || metrics_address(&daemon.log()));
+    let (head, body) = ask(address, "GET /");
+    assert!(head.starts_with("http/1.1 404 ") && body.contains("/metrics"), "{head}\n{body}");
+    let (head, _) = ask(address, "POST /metrics");
+    assert!(head.starts_with("http/1.1 405 ") && head.contains("allow: get, head"), "{head}");
+    assert!(metrics_address(&Daemon::plain("").log()).is_none());
+    // A port that is taken is named by the key that asks for it.
+    let taken = format!("[[listen]]\naddress = \"127.0.0.1:0\"\n[metrics]\nlisten = \"{address}\"\n");
+    Setup::new(&taken).fails().ends(1, "metrics.listen: cannot listen on");
+}
