@@ -407,7 +407,7 @@ mod tests {
         let nets = ["192.0.2.0/24", "192.0.2.1/32", "192.0.0.0/8", "0.0.0.0/0", "2001:db8::/32", "::/0"];
         prop_oneof![
             name().prop_map(|name| Measure::Ban(BanTarget::User(user(name)))),
-            proptest::sample::select(&nets[..]).prop_map(net),
+            proptest::sample::select(nets.to_vec()).prop_map(net),
             (name(), proptest::option::of(prop_oneof![Just("a"), Just("b")]))
                 .prop_map(|(name, place)| mute(name, place)),
         ]
