@@ -458,7 +458,9 @@ export class WsChat extends EventTarget {
     const room = this.rooms.get(payload.room);
     if (room && seq > 0) {
       if (seq <= room.seq) return;
-      if (seq > room.seq + 1) this.#emit('gap', { room: room.name, after: room.seq, before: seq });
+      // What a purge took away is no gap: the frame that jumps says that all before it is gone.
+      const purged = type === 'deleted' && payload.all;
+      if (seq > room.seq + 1 && !purged) this.#emit('gap', { room: room.name, after: room.seq, before: seq });
       room.seq = seq;
     }
     if (type === 'message' && payload.cid && payload.from?.user === this.user) {

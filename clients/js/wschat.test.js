@@ -140,6 +140,13 @@ timed('each stored frame is told once, and a hole is told as a gap', async () =>
   assert.deepEqual(of('gap').map((each) => each.detail), [{ room: 'lobby', after: 5, before: 9 }]);
 });
 
+timed('what a purge took away is no gap', async () => {
+  const { of, chat } = await online({}, { seq: 3 });
+  socket().says('deleted', { room: 'lobby', target: 8, all: true }, 9);
+  said(socket(), 10, 'text 10');
+  assert.deepEqual([of('gap').length, of('deleted').length, chat.rooms.get('lobby').seq], [0, 1, 10]);
+});
+
 timed('own messages take their place in the stream', async () => {
   const { chat, of } = await online({}, { seq: 3 });
   chat.send('lobby', 'mine');

@@ -5,6 +5,7 @@
 
 mod cid;
 pub mod event;
+mod frame;
 mod greet;
 pub mod hub;
 pub mod id;

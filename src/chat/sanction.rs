@@ -271,3 +271,205 @@ impl Sanctions {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn user(name: &str) -> UserId {
+        UserId::parse(name).unwrap()
+    }
+
+    fn room(name: &str) -> RoomName {
+        RoomName::parse(name).unwrap()
+    }
+
+    fn net(text: &str) -> Measure {
+        Measure::Ban(BanTarget::Net(text.parse().unwrap()))
+    }
+
+    fn mute(name: &str, place: Option<&str>) -> Measure {
+        Measure::Mute { user: user(name), room: place.map(room) }
+    }
+
+    fn add(book: &mut Sanctions, measure: Measure, until: Option<u64>) -> u64 {
+        book.add(measure, "r".into(), "by".into(), at(0), until.map(at)).unwrap().id
+    }
+
+    fn banned(book: &Sanctions, addr: &str, now: u64) -> Option<u64> {
+        book.ban(None, Some(addr.parse().unwrap()), at(now)).map(|ban| ban.id)
+    }
+
+    #[test]
+    fn the_narrowest_ban_is_named_and_a_wider_one_holds_after_it() {
+        let mut book = Sanctions::default();
+        let wide = add(&mut book, net("192.0.2.0/24"), None);
+        let narrow = add(&mut book, net("192.0.2.7/32"), Some(10));
+        let v6 = add(&mut book, net("2001:db8::/32"), None);
+        assert_eq!(banned(&book, "192.0.2.7", 9), Some(narrow));
+        assert_eq!(banned(&book, "192.0.2.7", 10), Some(wide), "to the second at which it ends");
+        assert_eq!(banned(&book, "::ffff:192.0.2.8", 0), Some(wide));
+        assert_eq!(banned(&book, "2001:db8::1", 0), Some(v6));
+        assert_eq!((banned(&book, "192.0.3.1", 0), banned(&book, "::1", 0)), (None, None));
+        let by_name = add(&mut book, Measure::Ban(BanTarget::User(user("ann"))), Some(5));
+        let both = |now| book.ban(Some(&user("ann")), Some("192.0.2.9".parse().unwrap()), at(now)).unwrap().id;
+        assert_eq!((both(4), both(5)), (by_name, wide));
+    }
+
+    #[test]
+    fn of_several_mutes_the_longest_counts() {
+        let mut book = Sanctions::default();
+        let here = add(&mut book, mute("ann", Some("a")), Some(20));
+        let everywhere = add(&mut book, mute("ann", None), Some(10));
+        let muted = |book: &Sanctions, place: Option<&str>, now| {
+            book.mute(&user("ann"), place.map(room).as_ref(), at(now)).map(|mute| mute.id)
+        };
+        assert_eq!(muted(&book, Some("a"), 0), Some(here));
+        assert_eq!((muted(&book, Some("b"), 9), muted(&book, Some("b"), 10)), (Some(everywhere), None));
+        assert_eq!((muted(&book, None, 9), muted(&book, Some("a"), 20)), (Some(everywhere), None));
+        let endless = add(&mut book, mute("ann", None), None);
+        assert_eq!(muted(&book, Some("a"), 0), Some(endless));
+        assert_eq!(book.mute(&user("bob"), None, at(0)), None);
+    }
+
+    #[test]
+    fn the_same_measure_is_replaced_however_it_is_written() {
+        let mut book = Sanctions::default();
+        for text in ["192.0.2.0/24", "192.0.2.77/24", "::ffff:192.0.2.0/120"] {
+            add(&mut book, net(text), None);
+        }
+        let last = add(&mut book, mute("ann", Some("a")), None);
+        add(&mut book, mute("ann", Some("a")), Some(9));
+        assert_eq!(book.list(at(0)).map(|known| known.id).collect::<Vec<_>>(), [3, 5]);
+        assert_eq!(book.lift(SanctionKind::Mute, last, at(0)), None);
+        assert_eq!(book.lift(SanctionKind::Ban, 5, at(0)), None, "of another kind");
+        assert!(book.lift(SanctionKind::Ban, 3, at(0)).is_some());
+        assert_eq!(banned(&book, "192.0.2.1", 0), None);
+    }
+
+    #[test]
+    fn a_book_in_which_a_hand_has_been_is_read_by_its_last_line() {
+        let line =
+            |id, measure| Sanction { id, measure, reason: "é".repeat(99), by: "b".into(), since: at(0), until: None };
+        let lines = vec![line(7, net("192.0.2.9/24")), line(9, net("192.0.2.0/24")), line(9, mute("ann", None))];
+        let mut book = Sanctions::restore(lines);
+        assert_eq!(book.list(at(0)).map(|known| known.id).collect::<Vec<_>>(), [9]);
+        assert_eq!(banned(&book, "192.0.2.1", 0), None);
+        assert_eq!(book.list(at(0)).next().unwrap().reason.len(), 122);
+        assert_eq!(add(&mut book, mute("bob", None), None), 10, "numbers go on");
+    }
+
+    #[test]
+    fn there_are_so_many_at_most() {
+        let mut book = Sanctions::default();
+        for n in 0..MAX_SANCTIONS {
+            add(&mut book, mute(&n.to_string(), None), Some(if n == 5 { 10 } else { 100 }));
+        }
+        let more = |book: &mut Sanctions, name: &str, now| {
+            book.add(mute(name, None), String::new(), String::new(), at(now), None).map(|mute| mute.id)
+        };
+        assert_eq!(more(&mut book, "new", 9), None);
+        assert!(more(&mut book, "7", 9).is_some(), "one that is there is replaced");
+        assert!(more(&mut book, "new", 10).is_some(), "what is over makes room");
+        assert_eq!(book.count(), MAX_SANCTIONS);
+    }
+
+    #[test]
+    fn words_dates_and_lengths() {
+        let mut book = Sanctions::default();
+        let mut words = |until: Option<SystemTime>, reason: &str| {
+            let sanction = book.add(mute("ann", None), reason.to_owned(), String::new(), at(0), until).unwrap();
+            sanction.in_words("muted")
+        };
+        assert_eq!(words(None, ""), "muted");
+        assert_eq!(words(Some(at(0)), "spam"), "muted until 1970-01-01T00:00:00Z: spam");
+        assert_eq!(words(Some(at(253_402_300_799)), ""), "muted until 9999-12-31T23:59:59Z");
+        assert_eq!(words(Some(at(253_402_300_800)), "x"), "muted: x", "there is no date for it");
+        assert_eq!(words(Some(UNIX_EPOCH - Duration::from_secs(9)), ""), "muted until 1970-01-01T00:00:00Z");
+        assert_eq!(words(None, &"x".repeat(200)).len(), "muted: ".len() + REASON_MAX);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Add(Measure, Option<u64>),
+        Lift(bool, u64),
+        Later(u64),
+        Restart,
+    }
+
+    fn measure() -> impl Strategy<Value = Measure> {
+        let name = || prop_oneof![Just("ann"), Just("bob"), Just("cat")];
+        let nets = ["192.0.2.0/24", "192.0.2.1/32", "192.0.0.0/8", "0.0.0.0/0", "2001:db8::/32", "::/0"];
+        prop_oneof![
+            name().prop_map(|name| Measure::Ban(BanTarget::User(user(name)))),
+            proptest::sample::select(nets.to_vec()).prop_map(net),
+            (name(), proptest::option::of(prop_oneof![Just("a"), Just("b")]))
+                .prop_map(|(name, place)| mute(name, place)),
+        ]
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            5 => (measure(), proptest::option::of(0u64..50)).prop_map(|(measure, lasts)| Step::Add(measure, lasts)),
+            2 => (any::<bool>(), 1u64..20).prop_map(|(ban, id)| Step::Lift(ban, id)),
+            2 => (0u64..20).prop_map(Step::Later),
+            1 => Just(Step::Restart),
+        ]
+    }
+
+    proptest! {
+        /// The indexes say what a plain list would say.
+        #[test]
+        fn a_book_is_as_good_as_a_list(steps in proptest::collection::vec(step(), 1..60)) {
+            let mut book = Sanctions::default();
+            let (mut list, mut now): (Vec<Arc<Sanction>>, u64) = (Vec::new(), 0);
+            for step in steps {
+                match step {
+                    Step::Add(measure, lasts) => {
+                        list.retain(|known| known.measure != measure);
+                        let until = lasts.map(|lasts| at(now + lasts));
+                        list.extend(book.add(measure, String::new(), String::new(), at(now), until));
+                    }
+                    Step::Lift(ban, id) => {
+                        let kind = if ban { SanctionKind::Ban } else { SanctionKind::Mute };
+                        let known = list.iter().position(|known| known.id == id && known.kind() == kind && !known.is_over(at(now)));
+                        prop_assert_eq!(book.lift(kind, id, at(now)), known.map(|known| list.remove(known)));
+                    }
+                    Step::Later(seconds) => now += seconds,
+                    Step::Restart => {
+                        let saved: Vec<Sanction> = book.list(at(now)).map(|known| Sanction::clone(known)).collect();
+                        book = Sanctions::restore(saved);
+                    }
+                }
+                list.retain(|known| !known.is_over(at(now)));
+                prop_assert_eq!(book.list(at(now)).cloned().collect::<Vec<_>>(), list.clone());
+                for name in ["ann", "bob", "cat"] {
+                    let name = user(name);
+                    let bans = list.iter().filter(|known| known.measure == Measure::Ban(BanTarget::User(name.clone())));
+                    prop_assert_eq!(book.ban(Some(&name), None, at(now)), bans.last());
+                    for place in [None, Some(room("a")), Some(room("b"))] {
+                        let concerns = |known: &&Arc<Sanction>| matches!(&known.measure,
+                            Measure::Mute { user, room } if *user == name && (room.is_none() || *room == place));
+                        let longest = list.iter().filter(concerns).map(|known| (known.until.is_none(), known.until)).max();
+                        let found = book.mute(&name, place.as_ref(), at(now));
+                        prop_assert_eq!(found.map(|mute| (mute.until.is_none(), mute.until)), longest);
+                    }
+                }
+                for addr in ["192.0.2.1", "192.0.2.9", "192.9.9.9", "9.9.9.9", "2001:db8::1", "::1"] {
+                    let addr: IpAddr = addr.parse().unwrap();
+                    let holds = |known: &&Arc<Sanction>| matches!(&known.measure, Measure::Ban(BanTarget::Net(net)) if net.contains(&addr));
+                    let narrow = |known: &&Arc<Sanction>| match &known.measure {
+                        Measure::Ban(BanTarget::Net(net)) => net.prefix_len(),
+                        _ => 0,
+                    };
+                    prop_assert_eq!(book.ban(None, Some(addr), at(now)), list.iter().filter(holds).max_by_key(narrow));
+                }
+            }
+        }
+    }
+}

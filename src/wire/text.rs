@@ -95,6 +95,17 @@ mod tests {
     }
 
     #[test]
+    fn what_was_deleted_is_no_line() {
+        let from = Member { user: UserId::guest("1"), nick: Nick::parse("a").unwrap() };
+        let gone = |dialect| Body::Message { from: from.clone(), text: None, cid: None, dialect };
+        for body in [gone(Dialect::Text), gone(Dialect::Json), Body::Deleted { target: 1 }, Body::Purged] {
+            let record = Arc::new(Record { id: "i".into(), time: SystemTime::UNIX_EPOCH, body });
+            let frame = ServerFrame::Entry { room: RoomName::parse("r").unwrap(), entry: Entry { seq: 2, record } };
+            assert_eq!(lines(frame), [None, None]);
+        }
+    }
+
+    #[test]
     fn comings_goings_and_notices() {
         let presence = |state: Option<PresenceState>| {
             let (user, nick) = (UserId::guest("1"), Nick::parse("a").unwrap());
