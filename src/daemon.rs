@@ -16,6 +16,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::admin::{Admin, CertificateView, Counts, DaemonRequest, Info};
 use crate::cli::exit;
+use crate::config::Store;
 use crate::hub::Order;
 use crate::hub::link::ToWorker;
 use crate::journal::LogLevel;
@@ -182,6 +183,7 @@ impl Daemon {
     }
 
     fn info(&self) -> Info {
+        let config = self.shared.config.load();
         Info {
             version: env!("CARGO_PKG_VERSION"),
             pid: std::process::id(),
@@ -190,8 +192,9 @@ impl Daemon {
             config: self.file.as_ref().map(|f| f.display().to_string()),
             certificate_until: self.certificate().map(|view| view.until),
             clients_max: self.shared.gate.limits().clients,
-            store: self.shared.config.load().history.store.as_str(),
-            store_path: None,
+            store: config.history.store.as_str(),
+            store_path: (config.history.store == Store::Sqlite)
+                .then(|| start::database(&config, &self.state_dir).display().to_string()),
         }
     }
 

@@ -140,6 +140,7 @@ pub enum Store {
 impl Store {
     pub fn as_str(self) -> &'static str {
         match self {
+            Store::Sqlite => "sqlite",
             Store::Memory => "memory",
             Store::None => "none",
         }

@@ -205,6 +205,11 @@ fn start(
     Ok(status)
 }
 
+/// The file of the history, where it is kept in one.
+pub(super) fn database(config: &Config, state_dir: &Path) -> PathBuf {
+    config.history.path.clone().unwrap_or_else(|| state_dir.join(History::FILE))
+}
+
 /// The log that the configuration names.
 fn open_log(config: &Config, state_dir: &Path, rng: &mut StdRng) -> Result<Box<dyn Log>, DaemonError> {
     let retention = hub::retention(config);
@@ -213,7 +218,7 @@ fn open_log(config: &Config, state_dir: &Path, rng: &mut StdRng) -> Result<Box<d
         tracing::info!("messages are kept {kept}");
         return Ok(Box::new(MemoryLog::new(retention, StdRng::from_rng(rng))));
     }
-    let path = config.history.path.clone().unwrap_or_else(|| state_dir.join(History::FILE));
+    let path = database(config, state_dir);
     let options = log::Options { path: path.clone(), retention, commit_every: config.history.commit_every };
     let log = SqliteLog::open(options)?;
     tracing::info!("messages are kept in {}", path.display());

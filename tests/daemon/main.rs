@@ -10,6 +10,7 @@ mod handshake;
 mod http;
 mod kick;
 mod listeners;
+mod moderation;
 mod reload;
 mod shutdown;
 mod support;
