@@ -182,24 +182,32 @@ as escapes. Colours appear only on a terminal, and not where NO_COLOR is set.
 
 With --json exactly one JSON document is printed, with the members that the columns are named by: list prints \
 {\"clients\":[...]}, show {\"client\":{...}}, rooms {\"rooms\":[...]}, room show {\"room\":{...}}, tls \
-{\"certificate\":{...}}, list --count {\"count\":N}. events prints one object a line. Times are RFC 3339 in UTC, \
+{\"certificate\":{...}}, list --count {\"count\":N}, history \
+{\"room\":...,\"epoch\":...,\"messages\":[...],\"more\":...}, ban list {\"bans\":[...]}, mute list {\"mutes\":[...]}, token \
+{\"token\":...,\"expires\":...}. events and history --follow print one object a line. Times are RFC 3339 in UTC, \
 durations are seconds, sizes are bytes; lists are always arrays, what is absent is null. Later versions only add \
 members. A list that breaks off half-way ends with a status other than 0.
 
-kick and notice report matched and done, which are numbers, and failed, a list of {\"id\":N,\"error\":TEXT}. done \
+What changes something reports matched and done, which are numbers, and failed, a list of {\"id\":N,\"error\":TEXT}. done \
 means that it has happened: the socket is closed, the text is written. In a kick by ids those that do not exist are \
 failed and not matched.";
 
 const EXIT_STATUS: &[(&str, &str)] = &[
     ("0", "All done. Also when the reader of standard output goes away."),
-    ("1", "Done in part, or not confirmed."),
+    ("1", "Done in part, or not confirmed; or in force, but not saved."),
     ("64", "The command line is wrong, or the daemon refuses a value."),
-    ("65", "Nothing matched. --allow-empty makes it 0 for kick and notice. An empty list is no error."),
+    (
+        "65",
+        "Nothing matched: no such connection, room, message, ban or mute. --allow-empty makes it 0 for kick and notice. An empty list is no error.",
+    ),
     ("69", "The daemon cannot be reached."),
     ("70", "Something inside failed."),
-    ("75", "The daemon did not answer in time, or is too busy to."),
+    (
+        "75",
+        "The daemon did not answer in time or is too busy to, the history cannot be read or stored, or there are too many bans.",
+    ),
     ("77", "Not permitted."),
-    ("78", "reload: the configuration or the certificate is bad; nothing has changed."),
+    ("78", "reload: the configuration or the certificate is bad; nothing has changed. token: no secret is configured."),
 ];
 
 const FILES: &[(&str, &str)] = &[
@@ -218,6 +226,9 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("wschatctl list --sort=-sendq --limit 10", "The ten slowest readers."),
     ("wschatctl kick --ip 192.0.2.0/24 --dry-run", "How many a kick of this network would meet."),
     ("wschatctl kick 4711 --reason \"please calm down\"", "Close one connection and say why."),
+    ("wschatctl kick --nick eve --ban 1d --reason spam", "Close eve's connections and keep eve out for a day."),
+    ("wschatctl ban add ip:192.0.2.0/24 --for 2h", "Let nobody in from this network for two hours."),
+    ("wschatctl history lobby --follow", "Read along."),
     ("wschatctl kick --all --reconnect --yes", "Have everyone connect anew."),
     ("wschatctl notice --level warn \"Down for repairs at noon\"", "Tell everyone."),
     ("wschatctl events --type connect,disconnect --json", "Follow who comes and goes, for a program."),

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use wschat::admin::TokenWish;
 use wschat::chat::event::Action;
 use wschat::chat::id::{ConnId, Nick, UserId};
-use wschat::chat::sanction::{BanTarget, SanctionKind};
+use wschat::chat::sanction::SanctionKind;
 
 use crate::commands::{ends, on_terminal};
 use crate::fake::{Daemon, STUBBORN, World, client, some, until};

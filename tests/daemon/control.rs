@@ -261,8 +261,8 @@ fn rooms_are_shown_with_their_people() {
     assert_eq!(
         daemon.json(&["rooms"]),
         json!({"rooms": [
-            {"name": "lobby", "users": 2, "clients": 2, "seq": 1},
-            {"name": "tea", "users": 1, "clients": 1, "seq": 0},
+            {"name": "lobby", "users": 2, "clients": 2, "seq": 1, "first": null, "kept": null},
+            {"name": "tea", "users": 1, "clients": 1, "seq": 0, "first": null, "kept": null},
         ]})
     );
     assert_eq!(daemon.ctl(&["rooms"]).stdout, "lobby\t2\t2\t1\ntea\t1\t1\t0\n");

@@ -11,6 +11,7 @@ mod http;
 mod kick;
 mod listeners;
 mod metrics;
+mod moderation;
 mod reload;
 mod shutdown;
 mod support;
