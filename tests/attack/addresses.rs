@@ -158,6 +158,14 @@ fn requests_of_one_connection_come_to_an_end() {
     http.ends();
 }
 
+#[test]
+fn who_asks_no_more_is_closed() {
+    let daemon = Daemon::plain("[timeouts]\nrequest = \"1s\"\n");
+    let mut http = daemon.http();
+    assert_eq!(http.get("/healthz").status, 200);
+    http.ends();
+}
+
 /// Thousands of addresses: as many as there is room for come in, and leave messages half said; the
 /// others are told 503, and those who were there before notice nothing.
 #[test]
