@@ -52,7 +52,7 @@ fn askers_who_do_not_read() {
     let bystanders = Bystanders::meet(&daemon, "corner");
     let memory = Memory::before(&daemon);
     let mut slow: Vec<Attacker> = (0..SLOW).map(|_| Attacker::enter(narrow(daemon.address()), "arena")).collect();
-    let who: Vec<u8> = (0..100)
+    let who: Vec<u8> = (0..20)
         .flat_map(|n| {
             frame(TEXT, json!({"type": "who", "payload": {"room": "arena"}, "seq": n}).to_string().as_bytes())
         })
