@@ -39,6 +39,11 @@ pub enum Kind {
     Daemon,
     /// The daemon with its own limits, and doors for those who attack it.
     Guarded,
+    /// The daemon with its history on disk.
+    Durable {
+        name: &'static str,
+        commit_every: &'static str,
+    },
     /// A program that passes raw text frames on, given as a command line.
     Rival(String),
 }
@@ -49,6 +54,7 @@ impl Kind {
             Kind::Floor => "floor",
             Kind::Gathering => "floor, gathering",
             Kind::Daemon | Kind::Guarded => "wschat",
+            Kind::Durable { name, .. } => name,
             Kind::Rival(_) => "rival",
         }
     }
@@ -131,11 +137,11 @@ impl Server {
                 command.args((*kind == Kind::Gathering).then_some("--gather"));
                 command.stdout(Stdio::piped());
             }
-            Kind::Daemon | Kind::Guarded => {
+            Kind::Daemon | Kind::Durable { .. } | Kind::Guarded => {
                 dialect = Dialect::Json;
                 port = free_port()?;
                 let config = folder.path().join("wschat.toml");
-                let mut text = daemon_config(port, tls, identity, folder.path());
+                let mut text = daemon_config(kind, port, tls, identity, folder.path());
                 if *kind == Kind::Guarded {
                     let at = |host: IpAddr| Ok::<_, BenchError>(SocketAddr::new(host, free_port()?));
                     let opened =
@@ -253,13 +259,19 @@ const UNLIMITED: &str = "[limits]\nrate = \"1000000/s\"\nburst = 1000000\n";
 /// Fewer than there are attackers.
 const GUARDED: &str = "[limits]\nclients = 1500\n";
 
-/// The daemon as it comes, but for the history, which stays in memory because a floor has none.
-fn daemon_config(port: u16, tls: bool, identity: &Identity, folder: &Path) -> String {
+/// The daemon as it comes, but for the history, which stays in memory unless it is what is measured, because a floor
+/// has none.
+fn daemon_config(kind: &Kind, port: u16, tls: bool, identity: &Identity, folder: &Path) -> String {
     let mut text = format!("[[listen]]\naddress = \"127.0.0.1:{port}\"\ntls = {tls}\n");
     if tls {
         text += &format!("[tls]\ncertificate = {:?}\nkey = {:?}\n", identity.certificate(), identity.key());
     }
-    text += "[history]\nstore = \"memory\"\n";
+    text += &match kind {
+        Kind::Durable { commit_every, .. } => {
+            format!("[history]\nstore = \"sqlite\"\ncommit_every = \"{commit_every}\"\n")
+        }
+        _ => "[history]\nstore = \"memory\"\n".to_owned(),
+    };
     text += &format!("[control]\nsocket = {:?}\n[log]\nlevel = \"warn\"\n", folder.join("control"));
     text
 }

@@ -132,6 +132,7 @@ fn long_rooms_come_in_pages() {
     assert_eq!(pages(&mut raw, json!({"room": "long", "after": 0, "limit": 1000})), ((1..=1000).collect(), true));
     assert_eq!(pages(&mut raw, json!({"room": "long", "before": 700, "limit": 600})), ((100..=699).collect(), true));
     assert_eq!(pages(&mut raw, json!({"room": "long", "limit": 0})), (vec![], true));
+    assert_eq!(pages(&mut raw, json!({"room": "long", "after": 0, "limit": 0})), (vec![], true));
     let shown = daemon.json(&["history", "long", "--after", "0", "--limit", "5000"]);
     assert_eq!(seqs(&shown["messages"]), (1..=1234).collect::<Vec<_>>());
     assert_eq!(daemon.ctl(&["history", "long", "--limit", "600"]).stdout.lines().count(), 600);
