@@ -450,8 +450,8 @@ mod tests {
                 prop_assert_eq!(book.list(at(now)).cloned().collect::<Vec<_>>(), list.clone());
                 for name in ["ann", "bob", "cat"] {
                     let name = user(name);
-                    let bans = list.iter().filter(|known| known.measure == Measure::Ban(BanTarget::User(name.clone())));
-                    prop_assert_eq!(book.ban(Some(&name), None, at(now)), bans.last());
+                    let mut bans = list.iter().filter(|known| known.measure == Measure::Ban(BanTarget::User(name.clone())));
+                    prop_assert_eq!(book.ban(Some(&name), None, at(now)), bans.next_back());
                     for place in [None, Some(room("a")), Some(room("b"))] {
                         let concerns = |known: &&Arc<Sanction>| matches!(&known.measure,
                             Measure::Mute { user, room } if *user == name && (room.is_none() || *room == place));

@@ -98,6 +98,18 @@ fn leaving_or_going_while_a_room_is_opened() {
 }
 
 #[test]
+fn a_join_refused_by_closing_its_room_takes_no_place() {
+    let mut w = World::new(Settings { rooms_per_client: 2, ..Settings::default() });
+    let ann = w.client("Ann");
+    w.prompt = false;
+    w.join(ann, "b", 0);
+    w.order(Action::CloseRoom { room: room("b"), reason: String::new() });
+    w.join(ann, "c", 0);
+    w.settle();
+    assert_eq!(w.seen(ann)[2..], ["error forbidden", "joined c 0 of 1"]);
+}
+
+#[test]
 fn empty_rooms_are_forgotten_at_once_and_others_after_a_while() {
     let mut w = World::new(Settings::default());
     let ann = w.client("Ann");

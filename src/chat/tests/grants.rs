@@ -76,6 +76,12 @@ fn a_room_that_is_not_allowed_is_not_resumed() {
     sorted[1..].sort_unstable();
     assert_eq!(seen, sorted, "and not all was resumed");
     assert!(w.hub.room(&room("new")).is_none());
+    // All that it asks for could be recovered, were it allowed.
+    let tab = w.connect(Dialect::Json);
+    let identity = Identity::User(Box::new(bounded("ann", &["b"])));
+    let resume = vec![cursor("a", "e2"), cursor("b", "e3")];
+    w.hello(tab, Hello { identity, rooms: Some(vec![]), resume, ..Hello::default() });
+    assert_eq!(w.seen(tab)[0], "welcome ann");
 }
 
 #[test]
@@ -315,6 +321,18 @@ fn a_banned_user_is_closed_at_hello_and_its_connections_are_named() {
     let again = w.connect(Dialect::Json);
     w.hello(again, hello());
     assert_eq!(closed(&w, again), None, "until it ends");
+}
+
+#[test]
+fn one_who_is_banned_opens_no_rooms() {
+    let mut w = world();
+    ban(&mut w, BanTarget::User(user("ann")), None, "");
+    w.prompt = false;
+    let ann = w.connect(Dialect::Json);
+    let resume = vec![(room("a"), Cursor { epoch: "e1".into(), seq: 3 })];
+    w.hello(ann, Hello { identity: named("ann", None), resume, ..Hello::default() });
+    assert_eq!(closed(&w, ann), Some(4004), "at once, not when the log has answered");
+    assert_eq!(w.hub.rooms().count(), 0);
 }
 
 #[test]

@@ -59,6 +59,20 @@ fn a_cursor_that_does_not_fit_is_not_recovered() {
 }
 
 #[test]
+fn a_late_page_does_not_know_better_what_is_kept() {
+    let (mut w, bob) = world(5);
+    w.prompt = false;
+    w.say(bob, ClientFrame::History { room: room(LOBBY), range: HistoryRange::Latest, limit: 9 });
+    w.work_ahead(&room(LOBBY), true);
+    w.log.streams.get_mut(&room(LOBBY)).unwrap().first = 4;
+    w.message(bob, LOBBY, "m6", None);
+    w.answer_log(&room(LOBBY), false);
+    w.settle();
+    assert_eq!(w.seen(bob), ["ack lobby 6", "history 1,2,3,4,5"]);
+    assert_eq!(w.hub.room(&room(LOBBY)).unwrap().first, 4);
+}
+
+#[test]
 fn the_backlog_is_paced_and_live_messages_wait_their_turn() {
     let (mut w, bob) = world(250);
     w.fast = false;
