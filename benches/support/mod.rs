@@ -2,7 +2,7 @@
 //!
 //! A bench is one program with three lives: it measures, and it is re-executed as `floor` and as `launch`, so that
 //! the CPU time and the memory of every server are those of a process of its own.
-#![allow(dead_code, reason = "three benches include this module, and each uses a part of it")]
+#![allow(dead_code, reason = "several benches include this module, and each uses a part of it")]
 
 pub mod floor;
 pub mod frame;
@@ -39,6 +39,10 @@ pub enum BenchError {
     NoSample { delivered: u64, expected: u64 },
     #[error("{needed} descriptors are needed, {allowed} are allowed (ulimit -Hn)")]
     Descriptors { needed: u64, allowed: u64 },
+    #[error("the plain database: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    #[error("{server}: {fault}")]
+    Sender { server: String, fault: String },
     #[error("writing JSON: {0}")]
     Json(#[from] serde_json::Error),
 }

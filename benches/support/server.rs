@@ -37,6 +37,11 @@ pub enum Kind {
     Floor,
     Gathering,
     Daemon,
+    /// The daemon with its history on disk.
+    Durable {
+        name: &'static str,
+        commit_every: &'static str,
+    },
     /// A program that passes raw text frames on, given as a command line.
     Rival(String),
 }
@@ -47,6 +52,7 @@ impl Kind {
             Kind::Floor => "floor",
             Kind::Gathering => "floor, gathering",
             Kind::Daemon => "wschat",
+            Kind::Durable { name, .. } => name,
             Kind::Rival(_) => "rival",
         }
     }
@@ -109,11 +115,11 @@ impl Server {
                 command.args((*kind == Kind::Gathering).then_some("--gather"));
                 command.stdout(Stdio::piped());
             }
-            Kind::Daemon => {
+            Kind::Daemon | Kind::Durable { .. } => {
                 dialect = Dialect::Json;
                 port = free_port()?;
                 let config = folder.path().join("wschat.toml");
-                fs::write(&config, daemon_config(port, tls, identity, folder.path()))
+                fs::write(&config, daemon_config(kind, port, tls, identity, folder.path()))
                     .map_err(BenchError::io(config.display()))?;
                 command.arg(daemon).arg("--config").arg(config);
                 command.env("XDG_STATE_HOME", folder.path()).env("XDG_RUNTIME_DIR", folder.path());
@@ -207,13 +213,19 @@ fn free_port() -> Result<u16, BenchError> {
 }
 
 /// The daemon as it comes, but for the rate of one connection, which no honest load could keep to, and the history,
-/// which stays in memory because a floor has none.
-fn daemon_config(port: u16, tls: bool, identity: &Identity, folder: &Path) -> String {
+/// which stays in memory unless it is what is measured, because a floor has none.
+fn daemon_config(kind: &Kind, port: u16, tls: bool, identity: &Identity, folder: &Path) -> String {
     let mut text = format!("[[listen]]\naddress = \"127.0.0.1:{port}\"\ntls = {tls}\n");
     if tls {
         text += &format!("[tls]\ncertificate = {:?}\nkey = {:?}\n", identity.certificate(), identity.key());
     }
-    text += "[history]\nstore = \"memory\"\n[limits]\nrate = \"1000000/s\"\nburst = 1000000\n";
+    text += &match kind {
+        Kind::Durable { commit_every, .. } => {
+            format!("[history]\nstore = \"sqlite\"\ncommit_every = \"{commit_every}\"\n")
+        }
+        _ => "[history]\nstore = \"memory\"\n".to_owned(),
+    };
+    text += "[limits]\nrate = \"1000000/s\"\nburst = 1000000\n";
     text += &format!("[control]\nsocket = {:?}\n[log]\nlevel = \"warn\"\n", folder.join("control"));
     text
 }

@@ -7,6 +7,7 @@ mod crowd;
 mod first_start;
 mod garbage;
 mod handshake;
+mod history;
 mod http;
 mod kick;
 mod listeners;

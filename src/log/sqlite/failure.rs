@@ -29,6 +29,7 @@ pub(super) fn in_words(error: &rusqlite::Error, path: &Path) -> String {
 pub(super) fn code(error: &rusqlite::Error) -> Option<ErrorCode> {
     match error {
         rusqlite::Error::SqliteFailure(failure, _) => Some(failure.code),
+        rusqlite::Error::SqlInputError { error, .. } => Some(error.code),
         _ => None,
     }
 }
