@@ -24,6 +24,8 @@ struct Platter {
     kept: Vec<u8>,
     /// Since the last sync, in their order.
     pending: Vec<Change>,
+    /// How often its beginning was written.
+    begun: u64,
 }
 
 #[derive(Clone)]
@@ -84,7 +86,6 @@ struct Disk {
     /// Ours in place of those, by where those are: it has one table for files with locks and another
     /// for files without.
     methods: HashMap<usize, &'static ffi::sqlite3_io_methods>,
-    syncs: u64,
 }
 
 static DISK: LazyLock<Mutex<Disk>> = LazyLock::new(Mutex::default);
@@ -109,9 +110,9 @@ pub fn forget(folder: &Path) {
     disk().platters.retain(|path, _| path.parent() != Some(folder));
 }
 
-/// How often a file was synced.
-pub fn syncs() -> u64 {
-    disk().syncs
+/// How often the file was written from its beginning. A journal is so after each checkpoint.
+pub fn begun(path: &Path) -> u64 {
+    disk().platters.get(path).map_or(0, |platter| platter.begun)
 }
 
 // -- between SQLite and its own way to files --------------------------------------------------------
@@ -175,7 +176,7 @@ unsafe extern "C" fn open(
         (*file).pMethods = ours;
         disk.platters.entry(path.clone()).or_insert_with(|| {
             let kept = fs::read(&path).unwrap_or_default();
-            Platter { kept, pending: Vec::new() }
+            Platter { kept, ..Platter::default() }
         });
         disk.open.insert(file as usize, (path, real));
     }
@@ -227,7 +228,10 @@ unsafe extern "C" fn write(file: *mut ffi::sqlite3_file, bytes: *const c_void, a
         let result = real(file).xWrite.expect("every file has it")(file, bytes, amount, at);
         (result, std::slice::from_raw_parts(bytes.cast::<u8>(), place(amount.into())))
     };
-    note(file, result, |platter| platter.pending.push(Change::Write { at: place(at), bytes: bytes.to_vec() }))
+    note(file, result, |platter| {
+        platter.begun += u64::from(at == 0);
+        platter.pending.push(Change::Write { at: place(at), bytes: bytes.to_vec() });
+    })
 }
 
 unsafe extern "C" fn truncate(file: *mut ffi::sqlite3_file, size: i64) -> c_int {
@@ -239,9 +243,7 @@ unsafe extern "C" fn truncate(file: *mut ffi::sqlite3_file, size: i64) -> c_int 
 unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, flags: c_int) -> c_int {
     // SAFETY: as in `close`.
     let result = unsafe { real(file).xSync.expect("every file has it")(file, flags) };
-    let result = note(file, result, Platter::sync);
-    disk().syncs += 1;
-    result
+    note(file, result, Platter::sync)
 }
 
 /// Without this nothing that is shown with such a disk means anything.
