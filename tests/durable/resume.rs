@@ -5,9 +5,9 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Value, json};
 
-use crate::FAST;
 use crate::support::daemon::PLAIN;
 use crate::support::{Chat, Daemon, Setup, until};
+use crate::{FAST, database};
 
 const KEEP: u64 = 7;
 const HEAD: u64 = 19;
@@ -138,10 +138,11 @@ fn a_room_without_messages_keeps_its_epoch() {
     let daemon = start(KEEP);
     let (_, joined) = enter(&daemon, json!({}));
     let epoch = joined["epoch"].clone();
+    let empty = RangeInclusive::new(1, 0);
     let daemon = daemon.crash().start();
-    every_offset(&daemon, &epoch, &[], 1..=0);
+    every_offset(&daemon, &epoch, &[], empty.clone());
     let daemon = daemon.stop().start();
-    every_offset(&daemon, &epoch, &[], 1..=0);
+    every_offset(&daemon, &epoch, &[], empty.clone());
 }
 
 #[test]
@@ -252,5 +253,27 @@ fn what_is_sent_again_in_another_life_is_kept_once() {
     for room in rooms {
         ann.send("join", json!({"room": room}));
         assert_eq!(ann.frame("joined")["payload"]["seq"], 2);
+    }
+}
+
+/// The ten minutes are counted over a restart. They are made to pass by dating what is stored back.
+#[test]
+fn a_name_for_a_message_counts_ten_minutes_in_the_next_life_too() {
+    let daemon = start(1000);
+    let mut ann = Chat::open(daemon.connect(), "/chat", "");
+    let guest = ann.hello(json!({"nick": "ann"}))["guest"].clone();
+    let first = say(&mut ann, "lobby", "old");
+    say(&mut ann, "lobby", "other");
+    let mut setup = daemon.crash();
+    for (minutes, seq) in [(9, 1), (1, 3), (9, 3), (1, 4)] {
+        let database = rusqlite::Connection::open(database::path(&setup)).expect("there is one");
+        database.execute("UPDATE entry SET time = time - ?1", [minutes * 60_000]).expect("our own");
+        drop(database);
+        let daemon = setup.start();
+        let mut ann = Chat::open(daemon.connect(), "/chat", "");
+        ann.hello(json!({"guest": guest}));
+        let (again, id) = say(&mut ann, "lobby", "old");
+        assert_eq!((again, id == first.1), (json!(seq), seq == 1), "{minutes} minutes later");
+        setup = daemon.crash();
     }
 }

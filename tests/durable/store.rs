@@ -9,7 +9,7 @@ use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 
 use crate::support::daemon::PLAIN;
-use crate::support::{Chat, Setup};
+use crate::support::{Chat, Setup, until};
 use crate::{FAST, database};
 
 fn config() -> String {
@@ -136,9 +136,8 @@ fn one_with_a_destroyed_page_tells_no_lies() {
 fn serves_truth(setup: Setup, page: usize) -> Setup {
     let before = fs::read(database::path(&setup)).expect("there is a database");
     let mut daemon = setup.launch();
-    let comes_up = daemon.comes_up();
-    if !comes_up {
-        let setup = daemon.ended();
+    if !daemon.comes_up() {
+        let setup = daemon.crash();
         assert!(setup.log().contains("wschat.db"), "page {page}: {}", setup.log());
         assert!(!setup.log().contains("panicked"), "page {page}: {}", setup.log());
         assert!(fs::read(database::path(&setup)).expect("still there") == before, "page {page}");
@@ -191,6 +190,49 @@ fn others_may_read_it_while_the_daemon_runs() {
         assert_eq!(ann.say("meanwhile")["seq"], MESSAGES + n);
     }
     reader.execute_batch("COMMIT").expect("it can be read");
+}
+
+/// Whether any file of the state folder holds it.
+fn on_disk(setup: &Setup, text: &str) -> bool {
+    contents(setup).iter().any(|(_, bytes)| bytes.windows(text.len()).any(|window| window == text.as_bytes()))
+}
+
+#[test]
+fn what_is_deleted_or_purged_leaves_the_disk() {
+    let daemon = Setup::new(&config()).start();
+    let mut ann = daemon.chat("ann");
+    let secrets = ["the first secret that somebody tells", "the second secret that somebody tells"];
+    for secret in secrets {
+        ann.say(secret);
+        ann.say("and something else");
+    }
+    assert!(secrets.iter().all(|secret| on_disk(&daemon, secret)));
+    daemon.json(&["delete", "lobby", "1"]);
+    until("the text is gone", || (!on_disk(&daemon, secrets[0])).then_some(()));
+    assert!(on_disk(&daemon, secrets[1]));
+
+    let daemon = daemon.crash().start();
+    let mut ann = daemon.chat("ann");
+    ann.send("history", json!({"room": "lobby"}));
+    let page = ann.frame("history")["payload"].take();
+    let first = &page["messages"][0];
+    assert_eq!((&first["seq"], &first["payload"]["deleted"]), (&json!(1), &json!(true)), "{page}");
+    assert!(first["payload"]["text"].is_null(), "{page}");
+    let last = &page["messages"][4];
+    assert_eq!((&last["type"], &last["seq"], &last["payload"]["target"]), (&json!("deleted"), &json!(5), &json!(1)));
+
+    daemon.json(&["room", "purge", "lobby", "--yes"]);
+    until("all texts are gone", || (!on_disk(&daemon, secrets[1]) && !on_disk(&daemon, "something")).then_some(()));
+    let daemon = daemon.crash().start();
+    let mut ann = daemon.chat("ann");
+    ann.send("history", json!({"room": "lobby"}));
+    let page = ann.frame("history")["payload"].take();
+    let purged = &page["messages"][0];
+    assert_eq!(
+        (&purged["type"], &purged["seq"], &purged["payload"]["all"]),
+        (&json!("deleted"), &json!(6), &json!(true))
+    );
+    assert_eq!(ann.say("anew")["seq"], 7, "the numbers go on");
 }
 
 /// Told to stop in the midst of talk: everything that anybody was told of is kept.

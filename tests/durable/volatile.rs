@@ -84,7 +84,8 @@ struct Disk {
     /// Ours in place of those, by where those are: it has one table for files with locks and another
     /// for files without.
     methods: HashMap<usize, &'static ffi::sqlite3_io_methods>,
-    syncs: u64,
+    /// Each folder right before its database was last synced, which is in the midst of a checkpoint.
+    midst: HashMap<PathBuf, HashMap<PathBuf, Platter>>,
 }
 
 static DISK: LazyLock<Mutex<Disk>> = LazyLock::new(Mutex::default);
@@ -95,23 +96,31 @@ fn disk() -> MutexGuard<'static, Disk> {
 
 /// The files of this folder as a power cut at this moment would leave them, in another folder.
 pub fn cut(folder: &Path, rng: &mut StdRng, into: &Path) {
-    let disk = disk();
-    let mut names: Vec<&PathBuf> = disk.platters.keys().filter(|path| path.parent() == Some(folder)).collect();
+    leave(&disk().platters, folder, rng, into);
+}
+
+/// As [`cut`], in the midst of the last checkpoint since this was asked before; `false` where there
+/// was none.
+pub fn cut_in_checkpoint(folder: &Path, rng: &mut StdRng, into: &Path) -> bool {
+    let Some(platters) = disk().midst.remove(folder) else { return false };
+    leave(&platters, folder, rng, into);
+    true
+}
+
+fn leave(platters: &HashMap<PathBuf, Platter>, folder: &Path, rng: &mut StdRng, into: &Path) {
+    let mut names: Vec<&PathBuf> = platters.keys().filter(|path| path.parent() == Some(folder)).collect();
     names.sort();
     for path in names {
         let name = path.file_name().expect("a file");
-        fs::write(into.join(name), disk.platters[path].clone().after_a_cut(rng)).expect("our own folder");
+        fs::write(into.join(name), platters[path].clone().after_a_cut(rng)).expect("our own folder");
     }
 }
 
 /// The files of this folder are no longer followed.
 pub fn forget(folder: &Path) {
-    disk().platters.retain(|path, _| path.parent() != Some(folder));
-}
-
-/// How often a file was synced.
-pub fn syncs() -> u64 {
-    disk().syncs
+    let mut disk = disk();
+    disk.platters.retain(|path, _| path.parent() != Some(folder));
+    disk.midst.remove(folder);
 }
 
 // -- between SQLite and its own way to files --------------------------------------------------------
@@ -227,7 +236,9 @@ unsafe extern "C" fn write(file: *mut ffi::sqlite3_file, bytes: *const c_void, a
         let result = real(file).xWrite.expect("every file has it")(file, bytes, amount, at);
         (result, std::slice::from_raw_parts(bytes.cast::<u8>(), place(amount.into())))
     };
-    note(file, result, |platter| platter.pending.push(Change::Write { at: place(at), bytes: bytes.to_vec() }))
+    note(file, result, |platter| {
+        platter.pending.push(Change::Write { at: place(at), bytes: bytes.to_vec() });
+    })
 }
 
 unsafe extern "C" fn truncate(file: *mut ffi::sqlite3_file, size: i64) -> c_int {
@@ -237,11 +248,18 @@ unsafe extern "C" fn truncate(file: *mut ffi::sqlite3_file, size: i64) -> c_int 
 }
 
 unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, flags: c_int) -> c_int {
+    {
+        let disk = &mut *disk();
+        let path = &disk.open[&(file as usize)].0;
+        if let (Some(folder), true) = (path.parent(), path.extension() == Some(OsStr::new("db"))) {
+            let here = disk.platters.iter().filter(|(path, _)| path.parent() == Some(folder));
+            let here = here.map(|(path, platter)| (path.clone(), platter.clone())).collect();
+            disk.midst.insert(folder.to_owned(), here);
+        }
+    }
     // SAFETY: as in `close`.
     let result = unsafe { real(file).xSync.expect("every file has it")(file, flags) };
-    let result = note(file, result, Platter::sync);
-    disk().syncs += 1;
-    result
+    note(file, result, Platter::sync)
 }
 
 /// Without this nothing that is shown with such a disk means anything.

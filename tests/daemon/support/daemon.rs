@@ -225,41 +225,26 @@ impl Daemon {
         Daemon::start(&format!("{TLS}{config}"))
     }
 
-    /// Waits until it serves or ends, and says which.
-    pub fn comes_up(&mut self) -> bool {
-        let ended = until("the daemon serves or ends", || match self.has_ended() {
-            Some(_) => Some(true),
-            None => {
-                let status = Caller::connect(&self.control_socket())?.ask("Status", Value::Null).ok()?;
-                (status["pid"] == self.pid() && status["state"] == "serving").then_some(false)
-            }
-        });
-        if !ended {
-            self.serves();
-        }
-        !ended
-    }
-
-    /// The setup of one that has ended by itself.
-    pub fn ended(mut self) -> Setup {
-        self.wait();
-        self.child = None;
-        self.setup.take().expect("not yet taken")
-    }
-
     /// Waits until it serves, and learns where it listens.
     #[track_caller]
     pub fn serves(&mut self) {
+        assert!(self.comes_up(), "the daemon ended: {}", self.log());
+    }
+
+    /// As [`Daemon::serves`]; `false` where it ends instead.
+    #[track_caller]
+    pub fn comes_up(&mut self) -> bool {
         until("the daemon serves", || {
-            let ended = self.has_ended();
-            assert_eq!(ended, None, "the daemon ended: {}", self.log());
+            if self.has_ended().is_some() {
+                return Some(false);
+            }
             let status = Caller::connect(&self.control_socket())?.ask("Status", Value::Null).ok()?;
             // A socket of the daemon before it may still answer.
             (status["pid"] == self.pid() && status["state"] == "serving").then_some(())?;
             let listen = status["listen"].as_array()?.iter().filter_map(Value::as_str);
             self.listen = listen.map(str::to_owned).collect();
-            Some(())
-        });
+            Some(true)
+        })
     }
 
     pub fn pid(&self) -> u32 {
@@ -375,10 +360,12 @@ impl Daemon {
         self.setup.take().expect("not yet taken")
     }
 
-    /// Killed as by a crash.
+    /// Killed as by a crash, where it has not ended by itself.
     pub fn crash(mut self) -> Setup {
-        self.signal(Signal::SIGKILL);
-        self.wait();
+        if self.has_ended().is_none() {
+            self.signal(Signal::SIGKILL);
+            self.wait();
+        }
         self.child = None;
         self.setup.take().expect("not yet taken")
     }
