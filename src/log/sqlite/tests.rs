@@ -37,7 +37,7 @@ impl SqliteLog {
     fn hold(&self) -> mpsc::Sender<()> {
         let (release, held) = mpsc::channel::<()>();
         let (done, _) = mpsc::channel();
-        self.order(Order::Test(Box::new(move |_| drop(held.recv())), done));
+        self.order(Order::Test(Box::new(move |_| _ = held.recv()), done));
         release
     }
 
