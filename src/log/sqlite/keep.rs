@@ -29,7 +29,7 @@ const BYTES: usize = 2 << 20;
 /// Pages of a journal beyond which readers are waited for, so that it can begin anew.
 const JOURNAL_PAGES: i64 = 8192;
 /// How long they are waited for. Ours read a page in less.
-const READERS: Duration = Duration::from_millis(100);
+const READERS: Duration = Duration::from_millis(20);
 /// When a journal that could not be emptied is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Rooms that lose entries before the size of the whole is looked at anew.

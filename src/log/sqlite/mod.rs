@@ -21,8 +21,8 @@ mod writer;
 
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc as blocking};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc as blocking};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
@@ -71,8 +71,8 @@ pub struct SqliteLog {
 struct Shared {
     path: PathBuf,
     health: watch::Sender<Health>,
-    /// The database cannot be trusted: nothing is written any more.
-    damaged: AtomicBool,
+    /// Why the database cannot be trusted: nothing is written to it any more.
+    damage: OnceLock<String>,
     /// Rooms that are open, for readers who find no row, with their epochs. Held only for a look.
     open: Mutex<HashMap<RoomName, Arc<str>>>,
     waiting_bytes: AtomicUsize,
@@ -88,7 +88,7 @@ impl Shared {
         Shared {
             path: path.to_owned(),
             health: watch::Sender::new(Health::Good),
-            damaged: AtomicBool::new(false),
+            damage: OnceLock::new(),
             open: Mutex::default(),
             waiting_bytes: AtomicUsize::new(0),
             waiting: AtomicU64::new(0),
@@ -120,8 +120,8 @@ impl Shared {
 
     /// From which there is no way back without a person.
     fn damaged(&self, error: &rusqlite::Error) {
-        self.damaged.store(true, Ordering::Relaxed);
-        self.failing(failure::in_words(error, &self.path));
+        let why = self.damage.get_or_init(|| failure::in_words(error, &self.path));
+        self.failing(why.clone());
     }
 }
 

@@ -37,7 +37,10 @@ impl SqliteLog {
     fn hold(&self) -> mpsc::Sender<()> {
         let (release, held) = mpsc::channel::<()>();
         let (done, _) = mpsc::channel();
-        self.order(Order::Test(Box::new(move |_| _ = held.recv()), done));
+        self.order(Order::Test(
+            Box::new(move |_| assert!(held.recv().is_err(), "nothing is sent, it is dropped")),
+            done,
+        ));
         release
     }
 

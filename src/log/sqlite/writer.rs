@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant, SystemTime};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, params};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -188,8 +189,12 @@ impl Writer {
                 self.tend();
             }
         }
-        // Nothing is lost where this fails: the journal stays beside the database.
-        let _ = self.checkpoint("TRUNCATE");
+        // Nothing is lost without it: the journal stays beside the database.
+        let _ = match self.shared.damage.get() {
+            None => self.checkpoint("TRUNCATE").map(drop),
+            // What is damaged is left as it is, for whoever looks at it.
+            Some(_) => self.db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop),
+        };
     }
 
     fn wake_at(&self, now: Instant) -> Instant {
@@ -406,11 +411,7 @@ impl Writer {
 
     /// Whether there is a point in trying; if not, why.
     fn able(&mut self, now: Instant) -> Result<(), String> {
-        if self.shared.damaged.load(Ordering::Relaxed) && self.failing.is_none() {
-            // A reader has met it.
-            let Health::Failing { why, .. } = self.shared.health.borrow().clone() else { return Ok(()) };
-            self.failing = Some(Failing { why, tried: now });
-        }
+        self.hear_of_damage(now);
         match &self.failing {
             None => Ok(()),
             Some(failing) if now < failing.tried + RETRY => Err(failing.why.clone()),
@@ -418,9 +419,17 @@ impl Writer {
         }
     }
 
+    /// A reader may have met it.
+    fn hear_of_damage(&mut self, now: Instant) {
+        if let (Some(why), None) = (self.shared.damage.get(), &self.failing) {
+            self.failing = Some(Failing { why: why.clone(), tried: now });
+        }
+    }
+
     /// Does what keeps the house, or tries whether the disk takes something again.
     fn tend(&mut self) {
         let now = Instant::now();
+        self.hear_of_damage(now);
         match &self.failing {
             Some(failing) if now >= failing.tried + PROBE => drop(self.try_again()),
             Some(_) => {}
@@ -451,10 +460,9 @@ impl Writer {
 
     fn try_again(&mut self) -> Result<(), String> {
         let now = Instant::now();
-        if self.shared.damaged.load(Ordering::Relaxed) {
-            let why = self.failing.as_ref().map_or_else(String::new, |failing| failing.why.clone());
+        if let Some(why) = self.shared.damage.get() {
             self.failing = Some(Failing { why: why.clone(), tried: now });
-            return Err(why);
+            return Err(why.clone());
         }
         match self.probe() {
             Ok(()) => {
