@@ -34,13 +34,29 @@ pub fn line(frame: &ServerFrame, locale: Locale) -> Option<String> {
         ServerFrame::Notice { text, .. } => Some(system(text, locale)),
         // A person who has typed a line wants to know that nobody will read it.
         ServerFrame::Error(error) => Some(system(&not_sent(error.code, &error.message, locale), locale)),
+        // Nobody asked for it: an operator has closed the room.
+        ServerFrame::Left { re: 0, room, reason: Some(_) } => {
+            let line = match locale {
+                Locale::En => format!("room {room} has been closed"),
+                Locale::ZhCn => format!("房间 {room} 已关闭"),
+            };
+            Some(system(&line, locale))
+        }
+        ServerFrame::Muted { on, .. } => {
+            let line = match (locale, on) {
+                (Locale::En, true) => "you have been muted: you may read, but not write",
+                (Locale::En, false) => "you may write again",
+                (Locale::ZhCn, true) => "你已被禁言",
+                (Locale::ZhCn, false) => "你可以重新发言了",
+            };
+            Some(system(line, locale))
+        }
         ServerFrame::Welcome(_)
         | ServerFrame::Joined(_)
         | ServerFrame::Left { .. }
         | ServerFrame::Typing { .. }
         | ServerFrame::History(_)
         | ServerFrame::Who { .. }
-        | ServerFrame::Muted { .. }
         | ServerFrame::Ack { .. } => None,
     }
 }
@@ -120,6 +136,18 @@ mod tests {
         assert_eq!(lines(presence(None)), both("System: 3 online", "系统通知: 当前在线3人"));
         let notice = ServerFrame::Notice { text: "x".into(), level: Level::Warn, room: None };
         assert_eq!(lines(notice), both("System: x", "系统通知: x"));
+    }
+
+    #[test]
+    fn moderation_is_told_to_whom_it_concerns() {
+        let room = RoomName::parse("r").unwrap();
+        let closed = ServerFrame::Left { re: 0, room: room.clone(), reason: Some(String::new()) };
+        assert_eq!(lines(closed), both("System: room r has been closed", "系统通知: 房间 r 已关闭"));
+        assert_eq!(lines(ServerFrame::Left { re: 3, room, reason: None }), [None, None], "it asked for that");
+        let muted = |on| ServerFrame::Muted { room: None, on, until: None, reason: String::new() };
+        let told = both("System: you have been muted: you may read, but not write", "系统通知: 你已被禁言");
+        assert_eq!(lines(muted(true)), told);
+        assert_eq!(lines(muted(false)), both("System: you may write again", "系统通知: 你可以重新发言了"));
     }
 
     #[test]
