@@ -69,6 +69,25 @@ fn a_quiet_log_commits_at_once_and_a_busy_one_together() {
 }
 
 #[test]
+fn the_end_commits_all_that_waits_however_much_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = open_log(folder.path());
+    let name = room("a");
+    open(&mut log, &name);
+    let held = log.hold();
+    for i in 1..=10_000 {
+        submit(&mut log, &name, i, message("ann", "x", now()));
+        if i == 9990 {
+            // It is answered in its turn, so the rest waits for another commit.
+            log.submit(LogRequest::Open { room: name.clone() }, now());
+        }
+    }
+    drop(held);
+    drop(log);
+    assert_eq!(open(&mut open_log(folder.path()), &name).1, 10_000);
+}
+
+#[test]
 fn nothing_hangs_where_pages_are_not_taken() {
     let folder = tempfile::tempdir().unwrap();
     let mut log = open_log(folder.path());
