@@ -120,6 +120,7 @@ function showTrouble(kind, title, texts, button, press) {
 
 function hideTrouble() {
   $('trouble').hidden = true;
+  delete $('trouble').dataset.room;
 }
 
 for (const [target, event] of [
@@ -232,6 +233,7 @@ chat.addEventListener('joined', ({ detail }) => {
     if (!current) show(log);
     showRooms();
   }
+  if ($('trouble').dataset.room) hideTrouble();
   log.entered(detail);
   if (!detail.again || detail.gap) loadHistory(log, {});
   showPeople();
@@ -240,17 +242,30 @@ chat.addEventListener('joined', ({ detail }) => {
 chat.addEventListener('left', ({ detail: { re, room, reason } }) => {
   const log = logs.get(room);
   if (!log) return;
-  // Nobody here asked to leave: an operator has closed the room.
-  if (!re) showBanner(t('roomClosed', isolate(room)) + (reason ? ` ${t('reason', isolate(reason))}` : ''), 'warn', false);
   logs.delete(room);
   log.node.remove();
   if (current === log) {
     current = null;
     const next = logs.values().next().value;
     if (next) show(next);
+    else showPeople();
   }
   showRooms();
+  // Nobody here asked to leave: an operator has closed the room.
+  if (!re) tellRoomClosed(room, reason);
 });
+
+function tellRoomClosed(room, reason) {
+  const title = t('roomClosed', isolate(room));
+  const why = reason ? t('reason', isolate(reason)) : '';
+  if (current) {
+    showBanner(`${title} ${why}`.trim(), 'warn', false);
+    return;
+  }
+  const again = () => chat.join(room).catch((error) => showBanner(t('roomNotOpen', isolate(error.message)), 'warn', false));
+  showTrouble('hard', title, why ? [why] : [], 'enterAgain', again);
+  $('trouble').dataset.room = room;
+}
 
 chat.addEventListener('presence', ({ detail: { room, user, nick, before, state } }) => {
   if (current?.room === room) showPeople();
@@ -303,7 +318,14 @@ function showRooms() {
 
 function showPeople() {
   const room = current && chat.rooms.get(current.room);
-  if (!room) return;
+  if (!room) {
+    // Being in no room is not being alone in the last one.
+    if (!current && everOnline) {
+      for (const id of ['room-count', 'people-count']) $(id).textContent = '';
+      $('people').replaceChildren();
+    }
+    return;
+  }
   const online = room.online ?? room.members?.size ?? 0;
   // Without a connection nobody knows who is here.
   const known = chat.state.name === 'online';
@@ -465,7 +487,7 @@ function submit() {
   if (!current || chat.state.name === 'closed') {
     $('limit').hidden = false;
     $('limit').classList.add('over');
-    $('limit').textContent = t('cannotSend');
+    $('limit').textContent = t(chat.state.name === 'online' ? 'nowhere' : 'cannotSend');
     return;
   }
   chat.send(current.room, message);

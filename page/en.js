@@ -36,6 +36,9 @@ export default {
   closed: 'Not connected',
   tryNow: 'Try now',
   connectAgain: 'Connect again',
+  enterAgain: 'Enter again',
+  roomNotOpen: (why) => `The room could not be entered: ${why}`,
+  nowhere: 'You are in no room, so this message was not sent. It stays here.',
 
   lostTitle: 'The connection was lost.',
   lostText: 'You can go on writing: your messages are sent when you are back.',

@@ -36,6 +36,9 @@ export default {
   closed: '未连接',
   tryNow: '立即重试',
   connectAgain: '重新连接',
+  enterAgain: '重新进入',
+  roomNotOpen: (why) => `无法进入房间：${why}`,
+  nowhere: '你不在任何房间里，消息没有发送，内容仍保留在这里。',
 
   lostTitle: '连接已断开。',
   lostText: '可以继续输入，恢复连接后会自动发送。',

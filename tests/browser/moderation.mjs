@@ -3,8 +3,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-/** `visit` opens a page; `ctl` runs wschatctl against its daemon; `unique` makes a text nobody else says. */
-export function moderation({ visit, ctl, unique }) {
+/**
+ * `visit` opens a page; `ctl` runs wschatctl against its daemon; `unique` makes a text nobody else says; `shot` keeps a
+ * picture.
+ */
+export function moderation({ visit, ctl, unique, shot }) {
   const status = async () => JSON.parse(await ctl('list', '--json')).clients;
   const userOf = async (nick) => (await status()).find((client) => client.nick === nick).user;
   const seqOf = async (text) => {
@@ -24,6 +27,7 @@ export function moderation({ visit, ctl, unique }) {
     await mei.light('online');
     await mei.page.locator('.message.removed').last().waitFor();
     assert.equal(await mei.heard(text).count(), 0);
+    await shot(mei, 'deleted-360-zh-CN');
   });
 
   test('who is muted is told so and until when, keeps what was written, and is told the end', async () => {
@@ -38,6 +42,7 @@ export function moderation({ visit, ctl, unique }) {
     await ann.page.fill('#text', text);
     await ann.page.press('#text', 'Enter');
     await ann.own(text, 'failed').filter({ hasText: 'You may not write here' }).waitFor();
+    await shot(ann, 'muted-1280-en');
     for (const { id } of JSON.parse(await ctl('mute', 'list', '--json')).mutes) await ctl('mute', 'del', String(id));
     await ann.line('notice.warn', 'You may write here again').waitFor();
     await ann.own(text, 'failed').getByRole('button', { name: 'Try again' }).click();
@@ -50,6 +55,7 @@ export function moderation({ visit, ctl, unique }) {
     const user = await userOf('Spammer');
     await ctl('ban', 'add', `user:${user}`, '--for', '2h', '--reason', 'Spam');
     await ann.light('closed');
+    await shot(ann, 'banned-1280-en');
     assert.match(await ann.page.locator('#trouble').innerText(), /banned[^]*Spam/i);
     await ann.page.clock.fastForward(600_000);
     await ann.light('closed');
@@ -61,12 +67,18 @@ export function moderation({ visit, ctl, unique }) {
     const ann = await visit({ nick: 'Guest of a closed room' });
     const mei = await visit({ nick: '房客', locale: 'zh-CN' });
     await ctl('room', 'close', 'lobby', '--reason', 'Cleaning');
-    await ann.page.locator('#banner', { hasText: 'The room' }).filter({ hasText: 'Cleaning' }).waitFor();
-    await mei.page.locator('#banner', { hasText: '已关闭' }).waitFor();
+    await ann.page.locator('#trouble', { hasText: 'The room' }).filter({ hasText: 'Cleaning' }).waitFor();
+    await mei.page.locator('#trouble', { hasText: '已关闭' }).waitFor();
+    await shot(mei, 'room-closed-1280-zh-CN');
+    assert.equal(await mei.page.locator('#people li').count(), 0, 'nobody is shown where nobody is');
+    await ann.write(unique('to nobody'));
+    await ann.page.locator('#limit', { hasText: 'You are in no room' }).waitFor();
     // Coming again is allowed: the room was emptied, not taken away.
-    await ann.page.reload();
-    await ann.light('online');
+    await ann.page.click('#trouble-button');
+    await ann.page.locator('#trouble').waitFor({ state: 'hidden' });
     await ann.say(unique('here again'));
+    await mei.page.reload();
+    await mei.light('online');
   });
 
   test('a purged room shows nothing of what was said before', async () => {

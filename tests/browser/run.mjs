@@ -193,7 +193,12 @@ test('who is kicked is told so, with the reason, and stays away until asked', as
   assert.equal(await trouble.isVisible(), false);
 });
 
-moderation({ visit, unique, ctl: (...words) => daemon.ctl(...words) });
+moderation({
+  visit,
+  unique,
+  ctl: (...words) => daemon.ctl(...words),
+  shot: (person, name) => person.page.screenshot({ path: path.join(shots, `${name}.png`) }),
+});
 
 test('a kick with --reconnect comes back by itself', async () => {
   const ann = await visit({ nick: 'Mover' });
