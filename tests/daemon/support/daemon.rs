@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Instant;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -15,7 +16,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::control::Caller;
-use super::{Chat, Http, Stream, until};
+use super::{Chat, Http, LOOK, PATIENCE, Stream, until};
 
 /// One plain listener on a free port.
 pub const PLAIN: &str = "[[listen]]\naddress = \"127.0.0.1:0\"\ntls = false\n";
@@ -186,8 +187,19 @@ impl Setup {
     }
 
     /// Starts a daemon that is not to come up. What it said, and its status.
+    #[track_caller]
     pub fn fails(&self) -> Ran {
-        Ran::of(&mut self.daemon_command())
+        let child = self.daemon_command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = child.expect("the daemon can be run");
+        let begun = Instant::now();
+        while child.try_wait().expect("our own child").is_none() {
+            if begun.elapsed() > PATIENCE {
+                let _ = child.kill();
+                panic!("the daemon came up: {:?}", Ran::of_child(child));
+            }
+            std::thread::sleep(LOOK);
+        }
+        Ran::of_child(child)
     }
 }
 
