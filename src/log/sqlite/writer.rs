@@ -295,13 +295,13 @@ impl Writer {
         Ok(LogReply::Opened { room: room_name, epoch, head, first, said })
     }
 
-    /// Messages that a process before this one has stored and that may be sent again.
+    /// Messages that a process before this one may have stored and that may be sent again.
     fn said(&self, row: &Row) -> rusqlite::Result<Vec<SaidBefore>> {
         let now = self.wall();
         if now.duration_since(self.started).is_ok_and(|age| age >= SAID_WINDOW) {
             return Ok(Vec::new());
         }
-        let (now, started) = (schema::millis(now), schema::millis(self.started));
+        let now = schema::millis(now);
         let window = SAID_WINDOW.as_millis() as i64;
         let mut said = Vec::new();
         let mut statement = self.db.prepare_cached(SAID_BEFORE)?;
@@ -312,9 +312,9 @@ impl Writer {
                 break;
             }
             let (cid, user) = (row.get_ref(1)?.as_str_or_null()?, row.get_ref(2)?.as_str_or_null()?);
-            if let (Some(cid), Some(Ok(user))) = (cid, user.map(UserId::parse))
-                && time < started
-            {
+            // What this process has stored itself is known already; told by the clock, which may have been
+            // set back, it could not be.
+            if let (Some(cid), Some(Ok(user))) = (cid, user.map(UserId::parse)) {
                 // What comes from a clock that went ahead is new.
                 let age = Duration::from_millis((now - time).try_into().unwrap_or(0));
                 said.push(SaidBefore {
