@@ -313,6 +313,40 @@ def killed(house, package):
     same(mode_and_owner(house, CONTROL), "srw-rw---- wschat wschat-admin", CONTROL)
 
 
+@case("what was said, and who is banned, outlasts a restart, SIGKILL and stop with start")
+def kept(house, package):
+    said = []
+
+    def speak(text):
+        with house.client("ann") as ann:
+            said.append((ann.say(text)["payload"]["seq"], text))
+
+    def found():
+        messages = house.ctl_json("history", "lobby")["messages"]
+        same([(frame["seq"], frame["payload"]["text"]) for frame in messages], said, "what is stored")
+        same([ban["user"] for ban in house.ctl_json("ban", "list")["bans"]], ["troll"], "who is banned")
+
+    house.ctl("ban", "add", "user:troll", "--reason", "spam")
+    speak("before everything")
+    house.systemctl("restart", "wschat")
+    found()
+    speak("after a restart")
+    pid = house.pid()
+    house.signal("KILL")
+    house.until_active(other_than=pid)
+    found()
+    speak("after being killed")
+    house.systemctl("stop", "wschat")
+    house.systemctl("start", "wschat")
+    house.until_active()
+    found()
+    with house.client("bob") as bob:
+        same(bob.joined["seq"], 3, "the room's newest number")
+    database = "/var/lib/wschat/wschat.db"
+    same(mode_and_owner(house, database), "-rw------- wschat wschat", database)
+    same(house.ctl_json("status")["history"]["path"], database, "where status says it is")
+
+
 @case("the watchdog is fed, and ends a daemon that hangs")
 def watchdog(house, package):
     check(house.show("WatchdogUSec") not in ("0", "infinity"), "no watchdog is set")
@@ -371,6 +405,7 @@ def upgrade(house, package):
     check(state, "the daemon has no state to keep")
     newer = with_higher_version(package, house.scratch)
     with house.client("ann") as ann:
+        ann.say("before the upgrade")
         pid = house.pid()
         with house.newcomers(), house.running("apt-get", "install", "-y", house.put(newer)):
             _, code, _ = ann.until_closed()
@@ -380,6 +415,9 @@ def upgrade(house, package):
     same(state_of(house), state, "the state")
     with house.client("bob") as bob:
         same(bob.welcome["limits"]["text"], 1024, "the configured limit")
+        bob.send("history", room="lobby")
+        (message,) = bob.expect("history")["payload"]["messages"]
+        same(message["payload"]["text"], "before the upgrade", "the history")
     upgraded = house.run("dpkg-query", "--show", "--showformat", "${Version}", "wschat")
     check(upgraded.endswith("+upgrade"), "the version is", upgraded)
 
