@@ -456,6 +456,32 @@ fn welcome_tells_the_roles() {
 
 /// The site of docs/OPERATING.md, as it stands there.
 #[test]
+fn what_wschatctl_mints_lets_in_and_a_kick_with_a_ban_keeps_out() {
+    let daemon = daemon(SECRET, &[&Site::hmac()]);
+    let minted = daemon.ctl(&["token", "ann", "--name", "Ann", "--room", "lobby", "--moderator", "--for", "10m"]);
+    minted.ends(0, "");
+    let token = minted.stdout.trim().to_owned();
+    let (chat, welcome) = enter(&daemon, &token);
+    assert_eq!((&welcome["user"], &welcome["nick"]), (&json!("ann"), &json!("Ann")));
+    assert_eq!(welcome["roles"], json!(["moderator"]));
+    let row = &daemon.clients(&["--user", "ann"])[0];
+    assert!(row["token_exp"].as_str().is_some_and(|end| end.ends_with('Z')), "{row}");
+
+    // Who has a name of the site's is banned by it, and its address is left alone.
+    let id = welcome["client"].to_string();
+    let closing = chat.closing();
+    let kicked = daemon.json(&["kick", &id, "--ban", "10m", "--reason", "enough", "--yes"]);
+    assert_eq!((&kicked["matched"], &kicked["done"]), (&json!(1), &json!(1)), "{kicked}");
+    assert_eq!(closing.join().expect("it is closed").1.code, 4004);
+    let bans = daemon.json(&["ban", "list"])["bans"].take();
+    let bans = bans.as_array().expect("a list of bans");
+    assert_eq!((bans.len(), &bans[0]["user"]), (1, &json!("ann")), "{bans:?}");
+    refused(&daemon, &token, 4004, "enough");
+    let other = daemon.ctl(&["token", "bob"]).stdout;
+    enter(&daemon, other.trim()).0.leave();
+}
+
+#[test]
 fn the_documented_site_makes_good_tokens() {
     let document = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/OPERATING.md")).unwrap();
     let (_, rest) = document.split_once("```php\n").expect("the document has PHP in it");
