@@ -146,7 +146,7 @@ impl Collector for Numbers {
             let help = "When the certificate in force ends, since 1970.";
             gauge(out, "wschat_certificate_expiry_time", help, Some(Unit::Seconds), until)?;
         }
-        counter(out, "wschat_messages", "Stored entries of rooms since the start.", counts.messages)?;
+        counter(out, "wschat_messages", "Messages that rooms have stored since the start.", counts.messages)?;
         let log = counts.log;
         let healthy = whole(usize::from(counts.health == Health::Good));
         gauge(

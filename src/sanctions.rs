@@ -8,9 +8,9 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc as blocking;
+use std::sync::mpsc::{self as blocking, RecvTimeoutError};
 use std::thread::JoinHandle;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,8 @@ use crate::chat::sanction::{BanTarget, Measure, Sanction};
 use crate::tls::write_private;
 
 const FILE: &str = "sanctions.json";
+/// How long after a failure it is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Of the file's form; another one is refused.
 const VERSION: u32 = 1;
 
@@ -155,7 +157,22 @@ impl Drop for Saver {
 }
 
 fn write_all(path: &Path, wanted: &blocking::Receiver<(u64, Vec<Arc<Sanction>>)>, done: &mpsc::UnboundedSender<Saved>) {
-    while let Ok(mut order) = wanted.recv() {
+    let (mut unsaved, mut failing, mut last) = (None, false, false);
+    loop {
+        let next = match unsaved.take() {
+            // What could not be saved is tried again, so that a restart long after a full disk finds it.
+            Some(failed) => match wanted.recv_timeout(AGAIN) {
+                Err(RecvTimeoutError::Timeout) => Ok(failed),
+                // The daemon ends: once more, and then it cannot be helped.
+                Err(RecvTimeoutError::Disconnected) => {
+                    last = true;
+                    Ok(failed)
+                }
+                Ok(newer) => Ok(newer),
+            },
+            None => wanted.recv().map_err(RecvTimeoutError::from),
+        };
+        let Ok(mut order) = next else { return };
         while let Ok(newer) = wanted.try_recv() {
             order = newer;
         }
@@ -164,18 +181,26 @@ fn write_all(path: &Path, wanted: &blocking::Receiver<(u64, Vec<Arc<Sanction>>)>
         let written = serde_json::to_vec_pretty(&book).map_err(io::Error::from);
         let written = written.and_then(|text| write_private(path, &text));
         let result = written.map_err(|e| format!("cannot write {}: {e}", path.display()));
-        if let Err(why) = &result {
-            tracing::error!("bans and mutes are in force but not saved: {why}");
+        match (&result, failing) {
+            (Err(why), false) => tracing::error!("bans and mutes are in force but not saved: {why}"),
+            (Ok(()), true) => tracing::info!("bans and mutes are saved again"),
+            _ => {}
+        }
+        failing = result.is_err();
+        if failing {
+            unsaved = Some((version, sanctions));
         }
         // Nobody waits for the answer once the daemon is on its way out.
         let _ = done.send((version, result));
+        if last {
+            return;
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn some() -> Vec<Sanction> {
         let user = UserId::parse("ann").unwrap();
@@ -219,6 +244,10 @@ mod tests {
         saver.save(1, Vec::new());
         let (1, Err(why)) = saver.saved().await else { panic!("saved into nothing") };
         assert!(why.contains("gone/sanctions.json"), "{why}");
+        // Nothing more is ordered: it is written by itself once that is possible.
+        fs::create_dir(&gone).unwrap();
+        while saver.saved().await != (1, Ok(())) {}
+        assert_eq!(load(&gone).unwrap(), []);
     }
 
     #[test]

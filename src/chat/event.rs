@@ -131,7 +131,7 @@ pub enum ActionError {
     NoSuchSanction { kind: SanctionKind, id: u64 },
     #[error("there are {most} bans and mutes already; end some first")]
     TooMany { most: usize },
-    #[error("it is in force, but could not be saved and ends with the daemon: {0}")]
+    #[error("it is done, but could not be saved, so a restart now would undo it: {0}")]
     NotSaved(String),
     #[error("the room's log cannot do it now: {0}")]
     Unavailable(String),

@@ -268,6 +268,12 @@ impl Hub {
         nick
     }
 
+    fn is_muted_where_it_is(&self, user: &UserId, turn: &Turn) -> bool {
+        let rooms = self.rooms_of_user(user);
+        let mut names = rooms.iter().filter_map(|id| self.rooms.get(id)).map(|room| &room.name);
+        names.any(|name| self.sanctions.mute(user, Some(name), turn.now.wall).is_some())
+    }
+
     pub(super) fn nick(&mut self, conn: ConnId, re: u64, wish: &str, turn: &mut Turn) {
         let Some(user) = self.user_of(conn) else { return };
         let Some(known) = self.people.find(&user) else { return };
@@ -278,6 +284,11 @@ impl Hub {
             }
             Ok(nick) if !self.nicks.is_free(&nick, &user) => {
                 turn.error(conn, re, ErrorCode::NickTaken, format!("the nick {nick} is taken"));
+            }
+            // A nick is said to everybody in the room, too.
+            Ok(nick) if nick != known.nick && self.is_muted_where_it_is(&user, turn) => {
+                let message = "you are muted in a room that would hear of your new nick";
+                turn.error(conn, re, ErrorCode::Muted, message);
             }
             Ok(nick) => {
                 self.rename(Some(conn), &user, &nick, turn);

@@ -215,6 +215,10 @@ impl Hub {
             let joined = self.joined_frame(room, re, recovered);
             turn.send(conn, joined);
         }
+        if let Some(mute) = self.sanctions.mute(&user, Some(&name), turn.now.wall) {
+            let (until, reason) = (mute.until, mute.reason.clone());
+            turn.send(conn, ServerFrame::Muted { room: Some(name.clone()), on: true, until, reason });
+        }
         if catch_up {
             // What a resuming client missed must be there; of "the last ten" there may be fewer.
             let bound = if recovered { from } else { head };

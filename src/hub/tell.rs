@@ -45,7 +45,8 @@ impl HubTask {
             Happening::Refused { conn, sanction } => {
                 let address = self.clients.get(&conn).map(|c| c.peer.address.to_string()).unwrap_or_default();
                 let ban = sanction.id;
-                return tracing::info!(
+                // As many as strangers like, so it is never above debug.
+                return tracing::debug!(
                     client = conn.0,
                     address,
                     ban,
@@ -127,8 +128,14 @@ impl HubTask {
             | Happening::NickChanged { .. }
             | Happening::Refused { .. } => return,
         };
+        // Everybody may take away what is their own.
+        let moderates = match &by {
+            By::Client { conn, .. } => self.chat.client(*conn).is_some_and(|client| client.moderator),
+            By::Operator(_) => true,
+        };
         let who = match &by {
-            By::Client { conn, user, nick } => format!("moderator {nick} ({user}, client {conn})"),
+            By::Client { conn, user, nick } if moderates => format!("moderator {nick} ({user}, client {conn})"),
+            By::Client { conn, user, nick } => format!("{nick} ({user}, client {conn})"),
             By::Operator(name) => name.clone(),
         };
         // What operators do is written down where their calls are answered.
@@ -140,7 +147,12 @@ impl HubTask {
             };
             let place = room.as_ref().map(|room| format!(" in room {room}")).unwrap_or_default();
             let (room, user) = (room.as_ref().map_or("", RoomName::as_str), user.as_ref().map_or("", UserId::as_str));
-            tracing::info!(room, user, by = who, "{who} {does} {}{place}", detail.escape_debug());
+            let detail = detail.escape_debug();
+            if moderates {
+                tracing::info!(room, user, by = who, "{who} {does} {detail}{place}");
+            } else {
+                tracing::debug!(room, user, by = who, "{who} {does} {detail}{place}, an own one");
+            }
         }
         let (client, address, nick) = match &by {
             By::Client { conn, nick, .. } => {

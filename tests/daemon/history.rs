@@ -93,6 +93,23 @@ fn a_file_that_cannot_be_used_is_named_and_left_alone() {
 }
 
 #[test]
+fn bans_that_cannot_be_read_keep_the_daemon_from_starting() {
+    let daemon = Daemon::plain("");
+    daemon.ctl(&["ban", "add", "user:troll"]).ends(0, "");
+    let setup = daemon.crash();
+    let path = setup.state_folder().join("sanctions.json");
+    let sound = fs::read(&path).unwrap();
+    fs::write(&path, &sound[..sound.len() / 2]).unwrap();
+    let ran = setup.fails();
+    ran.ends(1, path.to_str().unwrap());
+    ran.ends(1, "move it away to start without bans");
+    assert_eq!(fs::read(&path).unwrap(), sound[..sound.len() / 2], "it is left as it was");
+    fs::write(&path, sound).unwrap();
+    let daemon = setup.start();
+    assert_eq!(daemon.json(&["ban", "list"])["bans"][0]["user"], "troll");
+}
+
+#[test]
 fn while_nothing_can_be_stored_it_is_told_everywhere_and_reading_goes_on() {
     let manager = Manager::new();
     let daemon = Setup::new(PLAIN).env("NOTIFY_SOCKET", manager.path()).start();

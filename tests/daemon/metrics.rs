@@ -3,6 +3,8 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
+use serde_json::json;
+
 use crate::support::{Daemon, Setup, until};
 
 fn ask(address: SocketAddr, request: &str) -> (String, String) {
@@ -44,11 +46,55 @@ fn prometheus_reads_what_status_says() {
     assert_eq!(value(&text, "wschat_serving"), 1.0);
     assert_eq!(value(&text, "wschat_log_entries_total"), 2.0);
     assert!(value(&text, "wschat_start_time_seconds") > 1.7e9);
+    // They are those of status, also where two could be taken for each other.
+    for words in [&["ban", "add", "user:x"][..], &["ban", "add", "user:y"], &["mute", "add", "user:z"]] {
+        daemon.ctl(words).ends(0, "");
+    }
+    let (_, text) = ask(address, "GET /metrics");
+    let status = daemon.json(&["status"]);
+    let history = &status["history"];
+    for (name, told) in [
+        ("wschat_clients", &status["clients"]),
+        ("wschat_clients_max", &status["clients_max"]),
+        ("wschat_users", &status["users"]),
+        ("wschat_rooms", &status["rooms"]),
+        ("wschat_bans", &status["bans"]),
+        ("wschat_mutes", &status["mutes"]),
+        ("wschat_log_commits_total", &history["commits"]),
+        ("wschat_log_size_bytes", &history["bytes"]),
+    ] {
+        assert_eq!(Some(value(&text, name)), told.as_f64(), "{name}");
+    }
+    assert_eq!((value(&text, "wschat_bans"), value(&text, "wschat_mutes")), (2.0, 1.0));
     for line in text.lines().filter(|line| line.starts_with("# TYPE ")) {
         let name = line.split(' ').nth(2).unwrap();
         assert!(text.contains(&format!("# HELP {name} ")), "{name} is explained");
         assert!(name.starts_with("wschat"), "{name}");
     }
+}
+
+#[test]
+fn a_log_that_cannot_store_is_no_secret() {
+    let daemon = Daemon::plain("[metrics]\nlisten = \"127.0.0.1:0\"\n");
+    let address = until("the log says where", || metrics_address(&daemon.log()));
+    let mut ann = daemon.chat("ann");
+    ann.say("before");
+    // Another program that keeps the database to itself stands for any disk that refuses.
+    let foreign = rusqlite::Connection::open(daemon.state_folder().join("wschat.db")).unwrap();
+    foreign.execute_batch("BEGIN IMMEDIATE").unwrap();
+    ann.send("message", json!({"room": "lobby", "text": "refused"}));
+    assert_eq!(ann.any(&["error", "ack"])["payload"]["code"], "unavailable");
+    let healthy = |wanted| {
+        until("the metrics say so", || {
+            let (_, text) = ask(address, "GET /metrics");
+            (value(&text, "wschat_log_healthy") == wanted).then_some(text)
+        })
+    };
+    let text = healthy(0.0);
+    assert!(value(&text, "wschat_log_refused_total") >= 1.0, "{text}");
+    foreign.execute_batch("COMMIT").unwrap();
+    let text = healthy(1.0);
+    assert_eq!(value(&text, "wschat_log_entries_total"), 1.0, "what was refused is not counted as stored");
 }
 
 #[test]

@@ -397,6 +397,23 @@ fn a_muted_user_is_told_and_cannot_speak_in_the_room() {
 }
 
 #[test]
+fn who_comes_in_muted_is_told_and_says_nothing_by_its_nick_either() {
+    let (mut w, boss, ann, bob) = world();
+    mute(&mut w, boss, "bob", Some(60 * SECOND));
+    w.drop_conn(bob, true);
+    w.forget_inboxes();
+    let bob = w.connect(Dialect::Json);
+    w.hello(bob, Hello { identity: named("bob", None), nick: Some("bob".into()), ..Hello::default() });
+    assert_eq!(w.seen(bob), ["welcome bob", "joined lobby 0 of 3", "muted lobby"]);
+    w.forget_inboxes();
+    w.say(bob, ClientFrame::Nick { nick: "buy at example".into() });
+    assert_eq!((w.seen(bob), w.seen(ann)), (vec!["error muted".to_owned()], vec![]));
+    w.advance(60 * SECOND);
+    w.say(bob, ClientFrame::Nick { nick: "Bobby".into() });
+    assert_eq!((w.seen(bob), w.seen(ann)), (vec!["ack".to_owned()], vec!["nick lobby Bobby of 3".to_owned()]));
+}
+
+#[test]
 fn a_mute_without_end_is_no_temporary_matter_and_is_ended_by_a_moderator() {
     let (mut w, boss, ann, _) = world();
     mute(&mut w, boss, "ann", None);

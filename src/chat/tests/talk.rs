@@ -258,3 +258,18 @@ fn notices_reach_whom_they_are_for() {
     assert_eq!(w.seen(bob), ["notice all", "notice lobby room", "notice bob"]);
     assert_eq!(w.seen(cat), ["notice all", "notice cat"]);
 }
+
+#[test]
+fn what_was_kept_in_a_stream_that_is_lost_is_said_anew() {
+    let mut w = World::new(Settings::default());
+    let ann = w.client("Ann");
+    w.join(ann, "b", 0);
+    w.message(ann, "b", "x", Some("c"));
+    w.leave(ann, "b");
+    // Nobody uses the room any more, and its log forgets it.
+    w.advance(Duration::from_secs(61));
+    w.log.forget(&room("b"));
+    w.join(ann, "b", 0);
+    w.message(ann, "b", "x", Some("c"));
+    assert_eq!(w.log.streams[&room("b")].records.len(), 1, "an ack of the old stream keeps nothing");
+}
