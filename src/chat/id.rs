@@ -109,6 +109,14 @@ impl RoomGlob {
     pub fn matches(&self, room: &RoomName) -> bool {
         self.0.matches(room.as_str())
     }
+
+    /// Can there be a room that this text, as a glob, matches? What a room's name cannot have, or too
+    /// much of it, is a mistake of whoever wrote it.
+    pub fn is_possible(text: &str) -> bool {
+        // Each `?` is one character, each `*` none: the shortest name it matches, or one more.
+        let name = |star: &str| text.replace('*', star).replace('?', "x");
+        RoomName::parse(&name("")).is_ok() || RoomName::parse(&name("x")).is_ok()
+    }
 }
 
 /// Who a person is across connections: 1–128 bytes. Guests are `guest-<id>`.
@@ -128,7 +136,12 @@ impl UserId {
 
     /// The user of a guest's id.
     pub fn guest(id: &str) -> Self {
-        UserId(format!("guest-{id}").into())
+        UserId(format!("{GUEST}{id}").into())
+    }
+
+    /// Is it named as guests are? No token may name such a one.
+    pub fn is_guest(&self) -> bool {
+        self.0.starts_with(GUEST)
     }
 
     pub fn as_str(&self) -> &str {
@@ -210,6 +223,8 @@ impl fmt::Display for Nick {
     }
 }
 
+/// What guests' ids begin with.
+const GUEST: &str = "guest-";
 /// Keys of the names by which the daemon itself speaks in the text dialect.
 const RESERVED: [&str; 3] = ["system", "系统", "系统通知"];
 /// The zero width joiner: makes one picture of several.
@@ -250,6 +265,16 @@ mod tests {
         }
         for bad in ["", "a b", "a/b", "#a", "\u{301}a", &"x".repeat(65), "a\0"] {
             assert!(RoomName::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_glob_that_no_room_can_match_is_known() {
+        for good in ["*", "?", "team-*", "大?", "a", "*\u{301}", &format!("{}*", "x".repeat(64))] {
+            assert!(RoomGlob::is_possible(good), "{good:?}");
+        }
+        for bad in ["", "a b", "team/*", "\u{301}a", &"?".repeat(65), &format!("{}*", "x".repeat(65))] {
+            assert!(!RoomGlob::is_possible(bad), "{bad:?}");
         }
     }
 

@@ -326,7 +326,7 @@ fn tokens() {
         "大厅",
         "--moderator",
         "--for",
-        "90",
+        "90s",
     ]);
     assert_eq!(minted["token"], "token.of.bob");
     let expires = humantime::parse_rfc3339(minted["expires"].as_str().unwrap()).unwrap();
@@ -350,7 +350,12 @@ fn tokens() {
         (&["token", ""][..], "USER"),
         (&["token", "ann", "--room", ""], "--room"),
         (&["token", "ann", "--name", "\u{202e}x"], "--name"),
-        (&["token", "ann", "--for", "0"], "--for"),
+        (&["token", "ann", "--for", "0s"], "--for"),
+        (&["token", "guest-x"], "guest-"),
+        (&["token", "ann", "--for", "500ms"], "366d"),
+        (&["token", "ann", "--for", "367d"], "366d"),
+        (&["token", "ann", "--for", "99999d"], "366d"),
+        (&["token", "ann", "--room", "a b"], "no room's name can match it"),
     ] {
         ends(&daemon.ctl(arguments), 64, words);
     }
@@ -414,6 +419,11 @@ fn what_is_wrong_with_a_call_is_said_and_nothing_is_done() {
         ("MintToken", json!({"user": "u1", "roles": "moderator"}), odd),
         ("MintToken", json!({"user": "u1", "rooms": [""]}), bad),
         ("MintToken", json!({"user": "u1", "rooms": vec!["r"; 101]}), bad),
+        ("MintToken", json!({"user": "u1", "rooms": vec!["r".repeat(60); 80]}), bad),
+        ("MintToken", json!({"user": "u1", "rooms": ["a b"]}), bad),
+        ("MintToken", json!({"user": "guest-x"}), bad),
+        ("MintToken", json!({"user": "u1", "seconds": 0.5}), bad),
+        ("MintToken", json!({"user": "u1", "seconds": 400 * 86400}), bad),
         ("MintToken", json!({"user": "u1", "seconds": 1e18}), bad),
         ("MintToken", json!({"user": "u1", "name": "\u{1b}[2J"}), bad),
     ] {

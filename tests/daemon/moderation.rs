@@ -115,7 +115,9 @@ fn deleted_purged_and_closed_is_seen_by_those_who_are_there() {
     assert_eq!((&seen["payload"]["target"], &seen["seq"]), (&json!(first), &report["seq"]));
     assert_eq!(history(&daemon, "lobby"), [(first, Value::Null), (first + 1, json!("two"))]);
     assert_eq!(daemon.json(&["history", "lobby"])["messages"][0]["payload"]["deleted"], true);
-    daemon.ctl(&["delete", "lobby", &first.to_string()]).ends(65, "in lobby that could be deleted: it may have been deleted already");
+    daemon
+        .ctl(&["delete", "lobby", &first.to_string()])
+        .ends(65, "in lobby that could be deleted: it may have been deleted already");
     daemon.ctl(&["delete", "lobby", "999"]).ends(65, "no message 999 in lobby that could be deleted");
     daemon.ctl(&["delete", "nowhere", "1"]).ends(65, "nowhere");
 
