@@ -30,10 +30,10 @@ pub(super) fn network(text: &str) -> Result<String, String> {
     }
 }
 
-/// A bare number means seconds.
+/// As in the configuration a number wants its unit: `1` may have been meant as an hour or a day.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Ok(Duration::from_secs(seconds));
+    if text.chars().all(|c| c.is_ascii_digit()) {
+        return Err("a duration wants a unit: expected one such as 90s, 10m or \"1h 30m\"".into());
     }
     humantime::parse_duration(text).map_err(|e| format!("{e}: expected a duration such as 90s, 10m or \"1h 30m\""))
 }
@@ -121,7 +121,10 @@ mod tests {
         assert_eq!(size("64KiB"), Ok(65_536));
         assert_eq!(size("4096"), Ok(4096));
         assert!(size("lots").is_err());
-        assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        for bare in ["90", "0", "", "99999999999999999999"] {
+            assert!(duration(bare).unwrap_err().contains("wants a unit"), "{bare}");
+        }
         assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5400)));
         assert!(duration("soon").is_err() && timeout("0s").is_err());
     }

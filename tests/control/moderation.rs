@@ -99,6 +99,8 @@ fn who_is_banned_must_be_said_and_cannot_be_everybody() {
         (&["ban", "add", "ip:::ffff:0:0/96"], "whole internet"),
         (&["kick", "--ip", "0.0.0.0/0", "--ban", "1h"], "whole internet"),
         (&["ban", "add", "user:u1", "--for", "0s"], "--for"),
+        (&["ban", "add", "user:u1", "--for", "1"], "wants a unit"),
+        (&["mute", "add", "user:u1", "--for", "1"], "wants a unit"),
         (&["ban", "add", "user:u1", "--for", "500years"], "100 years"),
         (&["ban", "add", "user:u1", "--reason", &"x".repeat(124)], "123 bytes"),
         (&["ban", "del"], "<N>"),
