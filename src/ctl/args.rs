@@ -331,6 +331,9 @@ pub enum Ban {
         /// What the people are told (at most 123 bytes)
         #[arg(long, value_name = "TEXT", value_parser = reason)]
         reason: Option<String>,
+        /// Do not ask about a very large network, or one with this machine's own addresses
+        #[arg(long)]
+        yes: bool,
     },
     /// List the bans in force
     List,

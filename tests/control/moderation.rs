@@ -103,6 +103,9 @@ fn who_is_banned_must_be_said_and_cannot_be_everybody() {
         (&["mute", "add", "user:u1", "--for", "1"], "wants a unit"),
         (&["ban", "add", "user:u1", "--for", "500years"], "100 years"),
         (&["ban", "add", "user:u1", "--reason", &"x".repeat(124)], "123 bytes"),
+        (&["ban", "add", "ip:0.0.0.0/1"], "wants --yes"),
+        (&["ban", "add", "ip:127.0.0.1"], "behind a proxy"),
+        (&["kick", "--ip", "127.0.0.0/8", "--ban", "1h"], "behind a proxy"),
         (&["ban", "del"], "<N>"),
         (&["ban", "del", "one"], "one"),
         (&["mute", "add", "ip:192.0.2.1"], "user:USER"),
@@ -113,6 +116,10 @@ fn who_is_banned_must_be_said_and_cannot_be_everybody() {
     let world = daemon.world.lock().unwrap();
     assert!(world.actions.is_empty() && world.closed.is_empty());
     drop(world);
+    let asked = on_terminal(&daemon, "ban add ip:127.0.0.1", "n\n");
+    assert!(asked.status == 1 && asked.stdout.contains("behind a proxy") && banned(&daemon).is_empty(), "{asked:?}");
+    daemon.json(&["ban", "add", "ip:127.0.0.1", "--yes"]);
+    daemon.json(&["ban", "del", "1"]);
     // As the peers are compared with it: without what is beside the prefix, and IPv4 as itself.
     daemon.json(&["ban", "add", "ip:::ffff:192.0.2.1"]);
     daemon.json(&["ban", "add", "ip:2001:db8::3"]);

@@ -37,7 +37,7 @@ fn a_banned_network_is_closed_and_kept_out_also_after_a_restart() {
     let daemon = Daemon::plain("");
     let mut witness = daemon.chat("witness");
     let ann = Chat::enter(from(&daemon, "127.0.0.7"), "ann").closing();
-    let report = daemon.json(&["ban", "add", "ip:127.0.0.7", "--reason", "spam"]);
+    let report = daemon.json(&["ban", "add", "ip:127.0.0.7", "--yes", "--reason", "spam"]);
     assert_eq!((&report["matched"], &report["done"]), (&json!(1), &json!(1)));
     assert_eq!(ann.join().unwrap().1, Closed { code: 4004, reason: "spam".into() });
     let refused = Closed { code: 4004, reason: "banned: spam".into() };
@@ -58,7 +58,7 @@ fn a_banned_network_is_closed_and_kept_out_also_after_a_restart() {
 #[test]
 fn a_ban_ends_by_itself() {
     let daemon = Daemon::plain("");
-    daemon.json(&["ban", "add", "ip:127.0.0.8", "--for", "1s"]);
+    daemon.json(&["ban", "add", "ip:127.0.0.8", "--yes", "--for", "1s"]);
     until("it has run out", || (daemon.json(&["ban", "list"]) == json!({"bans": []})).then_some(()));
     Chat::enter(from(&daemon, "127.0.0.8"), "ann").say("here again");
 }
