@@ -309,7 +309,7 @@ pub struct History {
     #[arg(long, value_name = "SEQ")]
     pub after: Option<u64>,
     /// So many at the most [default: 50; --follow --after: all]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: Option<u64>,
     /// Go on with each that comes, until interrupted
     #[arg(long)]

@@ -321,6 +321,7 @@ fn the_small_ones() {
         &["show", "x"],
         &["ping", "--timeout", "0"],
         &["list", "--limit", "0"],
+        &["history", "lobby", "--limit", "0"],
     ] {
         let ran = daemon.ctl(wrong);
         assert_eq!((ran.status, ran.stdout.as_str()), (64, ""), "{wrong:?}");

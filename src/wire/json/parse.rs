@@ -266,6 +266,9 @@ fn history(HistoryIn { room, before, after, limit }: HistoryIn) -> Result<Said, 
         (None, Some(seq)) => HistoryRange::After(seq),
         (None, None) => HistoryRange::Latest,
     };
+    if limit == Some(0) {
+        return Err("limit must be at least 1".to_owned());
+    }
     let limit = limit.map_or(DEFAULT_LIMIT, |limit| u32::try_from(limit).unwrap_or(u32::MAX));
     Ok(Said::Frame(ClientFrame::History { room, range, limit }))
 }

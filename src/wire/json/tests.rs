@@ -56,6 +56,16 @@ fn every_type_is_read() {
 }
 
 #[test]
+fn what_is_no_number_of_messages_and_no_reason_is_said() {
+    let wrong = |kind: &str, payload| {
+        let text = json!({"type": kind, "seq": 3, "payload": payload}).to_string();
+        parse(&text).said.unwrap_err()
+    };
+    let why = wrong("history", json!({"room": "lobby", "limit": 0}));
+    assert_eq!((why.re, why.code, why.message.as_str()), (3, ErrorCode::BadRequest, "limit must be at least 1"));
+}
+
+#[test]
 fn hello_is_read_with_its_credentials() {
     let text = json!({"type": "hello", "seq": 1, "payload": {
         "v": 1, "token": "t", "guest": "g", "nick": "n", "rooms": ["a", "b"], "agent": "x/1",
