@@ -244,6 +244,13 @@ fn is_deceptive(c: char) -> bool {
             | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
+/// What a reason may not have: it is shown to people on one line, behind words of the daemon's own and
+/// in operators' terminals. Control characters, separators of lines, and what turns the direction of
+/// text until it is turned back.
+pub fn breaks_a_line(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// Can it be a part of an emoji? No letter, digit or mark of any script, and nothing of ASCII.
 fn is_symbol(c: char) -> bool {
     !c.is_ascii()

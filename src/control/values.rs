@@ -11,7 +11,7 @@ use super::protocol::{self as api, Refusal};
 use super::wire::Parameters;
 use crate::admin::{Event, EventKind, Filter, TOKEN_LASTS_MOST};
 use crate::chat::event::{Close, Dialect, Level, Target};
-use crate::chat::id::{ConnId, Nick, RoomName, UserId};
+use crate::chat::id::{ConnId, Nick, RoomName, UserId, breaks_a_line};
 use crate::chat::sanction::BanTarget;
 use crate::wire::close::BANNED;
 
@@ -49,7 +49,13 @@ pub(super) fn reason(reason: Option<String>) -> Result<String, Refusal> {
         long if long.len() > api::REASON_MAX => {
             Err(bad("reason", &long, &format!("at most {} bytes, not {}", api::REASON_MAX, long.len())))
         }
-        reason => Ok(reason),
+        reason => match reason.chars().find(|c| breaks_a_line(*c)) {
+            Some(c) => {
+                let expected = format!("one line of plain text, without U+{:04X}", u32::from(c));
+                Err(bad("reason", reason.escape_debug(), &expected))
+            }
+            None => Ok(reason),
+        },
     }
 }
 

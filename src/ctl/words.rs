@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::args::{BanTarget, FOREVER, Lasts};
 use crate::admin::TOKEN_LASTS_MOST;
-use crate::chat::id::{Nick, RoomGlob, RoomName, UserId};
+use crate::chat::id::{Nick, RoomGlob, RoomName, UserId, breaks_a_line};
 use crate::control::protocol;
 
 pub(super) fn user(text: &str) -> Result<String, String> {
@@ -105,6 +105,9 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
 }
 
 pub(super) fn reason(text: &str) -> Result<String, String> {
+    if let Some(c) = text.chars().find(|c| breaks_a_line(*c)) {
+        return Err(format!("expected one line of plain text, without U+{:04X}", u32::from(c)));
+    }
     match text.len() {
         0..=protocol::REASON_MAX => Ok(text.to_owned()),
         long => Err(format!("a close frame takes at most {} bytes, this has {long}", protocol::REASON_MAX)),

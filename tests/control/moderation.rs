@@ -106,6 +106,9 @@ fn who_is_banned_must_be_said_and_cannot_be_everybody() {
         (&["ban", "add", "ip:0.0.0.0/1"], "wants --yes"),
         (&["ban", "add", "ip:127.0.0.1"], "behind a proxy"),
         (&["kick", "--ip", "127.0.0.0/8", "--ban", "1h"], "behind a proxy"),
+        (&["ban", "add", "user:u1", "--reason", "a\u{1b}[2J"], "one line of plain text, without U+001B"),
+        (&["mute", "add", "user:u1", "--reason", "a\u{202e}b"], "without U+202E"),
+        (&["room", "close", "lobby", "--reason", "a\nb"], "one line of plain text"),
         (&["ban", "del"], "<N>"),
         (&["ban", "del", "one"], "one"),
         (&["mute", "add", "ip:192.0.2.1"], "user:USER"),
@@ -399,6 +402,11 @@ fn what_is_wrong_with_a_call_is_said_and_nothing_is_done() {
         ("AddBan", json!({"user": "u1", "reason": long}), bad),
         ("AddBan", json!({"user": "u1", "reason": huge}), bad),
         ("AddBan", json!({"user": "u1", "reason": {}}), odd),
+        ("AddBan", json!({"user": "u1", "reason": "a\u{1b}[2J"}), bad),
+        ("AddMute", json!({"user": "u1", "reason": "a\nb"}), bad),
+        ("CloseRoom", json!({"room": "lobby", "reason": "a\u{202e}b"}), bad),
+        ("Kick", json!({"filter": {"user": "u1"}, "reason": "a\u{2067}b"}), bad),
+        ("Kick", json!({"filter": {"user": "u1"}, "reason": "a\r", "ban": true}), bad),
         ("DeleteBan", json!({}), odd),
         ("DeleteBan", json!({"id": -1}), odd),
         ("DeleteBan", json!({"id": 1}), "org.wschat.Control.NoSuchBan"),
@@ -458,7 +466,7 @@ fn every_change_is_written_down_with_who_what_and_how_many() {
     let daemon = Daemon::start(some());
     daemon.world.lock().unwrap().stored.insert(room_name("tea"), Stream::of(3));
     for arguments in [
-        &["ban", "add", "user:u1", "--for", "2h", "--reason", "a \"b\"\u{1b}[2J"][..],
+        &["ban", "add", "user:u1", "--for", "2h", "--reason", "a \"b\""][..],
         &["mute", "add", "user:u2", "--room", "tea"],
         &["ban", "del", "1"],
         &["mute", "del", "2"],

@@ -63,6 +63,10 @@ fn what_is_no_number_of_messages_and_no_reason_is_said() {
     };
     let why = wrong("history", json!({"room": "lobby", "limit": 0}));
     assert_eq!((why.re, why.code, why.message.as_str()), (3, ErrorCode::BadRequest, "limit must be at least 1"));
+    for odd in ["a\u{1b}[2J", "a\nb", "a\u{202e}b", "a\u{2066}b", "a\u{2028}b"] {
+        let why = wrong("mute", json!({"room": "lobby", "user": "u", "reason": odd}));
+        assert!(why.code == ErrorCode::BadRequest && why.message.contains("one line of plain text"), "{why:?}");
+    }
 }
 
 #[test]
