@@ -196,8 +196,12 @@ impl Tokens {
             }
             None => false,
         };
+        let name = match claims.get("name") {
+            Some(name) => Some(name.as_str().ok_or(invalid("the token's name is no text"))?),
+            None => None,
+        };
         // A name that cannot be a nick is the site's oddity, and no reason to keep its user out.
-        let nick = claims.get("name").and_then(Value::as_str).and_then(|name| Nick::parse(name).ok());
+        let nick = name.and_then(|name| Nick::parse(name).ok());
         if expires <= now {
             return Err(TokenError::Expired);
         }

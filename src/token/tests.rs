@@ -373,8 +373,11 @@ fn the_audience_counts_where_one_is_configured() {
 fn name_rooms_and_roles() {
     let nick = |name: Value| judged("name", name).unwrap().nick.map(|nick| nick.as_str().to_owned());
     assert_eq!(nick(json!(" Ann ")).as_deref(), Some("Ann"));
-    for odd in [Value::Null, json!(""), json!(5), json!("a\nb"), json!("n".repeat(33)), json!(["Ann"])] {
+    for odd in [Value::Null, json!(""), json!("a\nb"), json!("n".repeat(33))] {
         assert_eq!(nick(odd.clone()), None, "{odd}");
+    }
+    for wrong in [json!(5), json!(["Ann"]), json!({"a": 1}), json!(true)] {
+        assert_eq!(judged("name", wrong.clone()), Err(TokenError::Invalid("the token's name is no text")), "{wrong}");
     }
 
     let may = |rooms: Value, room: &str| {
