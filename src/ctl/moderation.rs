@@ -219,10 +219,10 @@ mod tests {
 
     #[test]
     fn a_network_that_is_hardly_meant() {
-        for net in ["0.0.0.0/1", "192.0.0.0/7", "2000::/15", "::ffff:0:0/97"] {
+        for net in ["128.0.0.0/1", "192.0.0.0/7", "2000::/15", "::ffff:128.0.0.0/97"] {
             assert!(doubt(net).is_some_and(|why| why.contains("internet")), "{net}");
         }
-        for net in ["127.0.0.1", "127.0.0.9/32", "126.0.0.0/7", "::1", "::/64", "::ffff:127.0.0.1"] {
+        for net in ["127.0.0.1", "127.0.0.9/32", "126.0.0.0/7", "::1", "::/64", "::ffff:127.0.0.1", "0.0.0.0/1"] {
             assert!(doubt(net).is_some_and(|why| why.contains("proxy")), "{net}");
         }
         // The first three are refused by the daemon, whatever is said to it.
