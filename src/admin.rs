@@ -128,6 +128,9 @@ pub enum DaemonRequest {
 /// The most entries of a page of history.
 pub const HISTORY_PAGE: u32 = 500;
 
+/// The longest that a token made here lasts.
+pub const TOKEN_LASTS_MOST: Duration = Duration::from_secs(366 * 24 * 3600);
+
 /// What a token is to say (PROTOCOL.md, "Tokens").
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenWish {

@@ -22,7 +22,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use thiserror::Error;
 
-use crate::admin::TokenWish;
+use crate::admin::{TOKEN_LASTS_MOST, TokenWish};
 use crate::chat::event::{Claims, Close};
 use crate::chat::id::{Nick, RoomGlob, UserId};
 use crate::config::{Auth, AuthMode};
@@ -36,12 +36,8 @@ pub const MOST_BYTES: usize = 8 * 1024;
 const LEEWAY: Duration = Duration::from_secs(5);
 /// The most elements of `rooms`.
 const MOST_ROOMS: usize = 100;
-/// The longest that a token made here lasts.
-pub const MOST_LASTING: Duration = Duration::from_secs(366 * 24 * 3600);
 /// The end of the year 9999, in NumericDate: later times are no times but mistakes of unit.
 const MOST_SECONDS: f64 = 253_402_300_799.0;
-/// What guests' ids begin with; no token may name one.
-const GUEST: &str = "guest-";
 
 /// Why nobody is let in by this token, or without one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -75,7 +71,7 @@ pub enum MintError {
          to make some here, set auth.secret_file besides and reload"
     )]
     OnlyPublicKey,
-    #[error("a token lasts between 1 second and {} days", MOST_LASTING.as_secs() / (24 * 3600))]
+    #[error("a token lasts between 1 second and {} days", TOKEN_LASTS_MOST.as_secs() / (24 * 3600))]
     Lasting,
     #[error("such a token would be refused: {0}")]
     Refused(TokenError),
@@ -176,7 +172,7 @@ impl Tokens {
         let sub = sub.as_str().ok_or(invalid("the token's sub is no text"))?;
         let bad_sub = invalid("the token's sub is not 1 to 128 bytes without control characters");
         let user = UserId::parse(sub).map_err(|_| bad_sub)?;
-        if sub.starts_with(GUEST) {
+        if user.is_guest() {
             return Err(invalid("the token's sub begins with guest-, as only guests' names do"));
         }
         if let Some(audience) = &self.audience {
@@ -200,8 +196,12 @@ impl Tokens {
             }
             None => false,
         };
+        let name = match claims.get("name") {
+            Some(name) => Some(name.as_str().ok_or(invalid("the token's name is no text"))?),
+            None => None,
+        };
         // A name that cannot be a nick is the site's oddity, and no reason to keep its user out.
-        let nick = claims.get("name").and_then(Value::as_str).and_then(|name| Nick::parse(name).ok());
+        let nick = name.and_then(|name| Nick::parse(name).ok());
         if expires <= now {
             return Err(TokenError::Expired);
         }
@@ -218,7 +218,7 @@ impl Tokens {
             (None, Some(_)) => return Err(MintError::OnlyPublicKey),
             (None, None) => return Err(MintError::NoSecret),
         };
-        if wish.lasts < Duration::from_secs(1) || wish.lasts > MOST_LASTING {
+        if wish.lasts < Duration::from_secs(1) || wish.lasts > TOKEN_LASTS_MOST {
             return Err(MintError::Lasting);
         }
         let since_1970 = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

@@ -125,7 +125,7 @@ pub enum Outcome {
 pub enum ActionError {
     #[error("there is no room {0}, neither open nor stored")]
     NoSuchRoom(RoomName),
-    #[error("room {room} keeps no message {target}")]
+    #[error("there is no message {target} in {room} that could be deleted: it may have been deleted already")]
     NoSuchMessage { room: RoomName, target: Seq },
     #[error("there is no {} {id}", .kind.as_str())]
     NoSuchSanction { kind: SanctionKind, id: u64 },

@@ -37,6 +37,8 @@ pub enum NameError {
     Nick(String),
     #[error("a nick may not have the character U+{:04X}, which cannot be seen or deceives", u32::from(*.0))]
     NickChar(char),
+    #[error("a nick may not begin with the mark U+{:04X}, which belongs onto a letter", u32::from(*.0))]
+    NickMark(char),
     #[error("the nick {0:?} is the server's own: it speaks by that name")]
     NickReserved(String),
     #[error("a glob of rooms has 1 to 1024 bytes")]
@@ -109,6 +111,14 @@ impl RoomGlob {
     pub fn matches(&self, room: &RoomName) -> bool {
         self.0.matches(room.as_str())
     }
+
+    /// Can there be a room that this text, as a glob, matches? What a room's name cannot have, or too
+    /// much of it, is a mistake of whoever wrote it.
+    pub fn is_possible(text: &str) -> bool {
+        // Each `?` is one character, each `*` none: the shortest name it matches, or one more.
+        let name = |star: &str| text.replace('*', star).replace('?', "x");
+        RoomName::parse(&name("")).is_ok() || RoomName::parse(&name("x")).is_ok()
+    }
 }
 
 /// Who a person is across connections: 1–128 bytes. Guests are `guest-<id>`.
@@ -128,7 +138,12 @@ impl UserId {
 
     /// The user of a guest's id.
     pub fn guest(id: &str) -> Self {
-        UserId(format!("guest-{id}").into())
+        UserId(format!("{GUEST}{id}").into())
+    }
+
+    /// Is it named as guests are? No token may name such a one.
+    pub fn is_guest(&self) -> bool {
+        self.0.starts_with(GUEST)
     }
 
     pub fn as_str(&self) -> &str {
@@ -168,6 +183,9 @@ impl Nick {
         let nick: String = text.trim().nfc().collect();
         let nick = nick.trim();
         let mut before = None;
+        if let Some(mark) = nick.chars().next().filter(|c| unicode_normalization::char::is_combining_mark(*c)) {
+            return Err(NameError::NickMark(mark));
+        }
         for c in nick.chars() {
             // Inside emoji they join and colour, anywhere else they only hide.
             let part_of_emoji =
@@ -210,6 +228,8 @@ impl fmt::Display for Nick {
     }
 }
 
+/// What guests' ids begin with.
+const GUEST: &str = "guest-";
 /// Keys of the names by which the daemon itself speaks in the text dialect.
 const RESERVED: [&str; 3] = ["system", "系统", "系统通知"];
 /// The zero width joiner: makes one picture of several.
@@ -218,15 +238,27 @@ const ZWJ: char = '\u{200d}';
 const VS16: char = '\u{fe0f}';
 
 /// Control characters, separators of lines, what changes the direction of text, and what cannot be
-/// seen: all of Default_Ignorable_Code_Point (Unicode, section 5.21), the annotations between lines
-/// and the empty Braille pattern.
+/// seen or means nothing: all of Default_Ignorable_Code_Point (Unicode, section 5.21), the annotations
+/// between lines, the empty Braille pattern, private use, and what is no character.
 fn is_deceptive(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{00ad}' | '\u{034f}' | '\u{061c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
             | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
             | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+            // Private use: looks as somebody's font has it.
+            | '\u{e000}'..='\u{f8ff}' | '\u{f0000}'..='\u{10ffff}'
+            | '\u{fdd0}'..='\u{fdef}'
             | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+        // The last two of each plane are no characters (Unicode, section 23.7), as U+FDD0 to U+FDEF.
+        || u32::from(c) & 0xfffe == 0xfffe
+}
+
+/// What a reason may not have: it is shown to people on one line, behind words of the daemon's own and
+/// in operators' terminals. Control characters, separators of lines, and what turns the direction of
+/// text until it is turned back.
+pub fn breaks_a_line(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Can it be a part of an emoji? No letter, digit or mark of any script, and nothing of ASCII.
@@ -250,6 +282,16 @@ mod tests {
         }
         for bad in ["", "a b", "a/b", "#a", "\u{301}a", &"x".repeat(65), "a\0"] {
             assert!(RoomName::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_glob_that_no_room_can_match_is_known() {
+        for good in ["*", "?", "team-*", "大?", "a", "*\u{301}", &format!("{}*", "x".repeat(64))] {
+            assert!(RoomGlob::is_possible(good), "{good:?}");
+        }
+        for bad in ["", "a b", "team/*", "\u{301}a", &"?".repeat(65), &format!("{}*", "x".repeat(65))] {
+            assert!(!RoomGlob::is_possible(bad), "{bad:?}");
         }
     }
 
@@ -295,6 +337,21 @@ mod tests {
             assert!(Nick::parse(&format!("Ann{c}")).is_err() && Nick::parse(&c.to_string()).is_err());
         }
         assert!(Nick::parse("1\u{fe0f}").is_err(), "only after what is a picture");
+    }
+
+    #[test]
+    fn a_nick_is_made_of_characters_and_begins_with_one() {
+        for bad in ["\u{301}", " \u{301}ann", "\u{20dd}", "\u{93f}a", "\u{20e3}1"] {
+            let why = Nick::parse(bad).unwrap_err();
+            assert!(matches!(why, NameError::NickMark(_)), "{bad:?}: {why}");
+        }
+        for c in "\u{e000}\u{f8ff}\u{f0000}\u{10fffd}\u{fdd0}\u{fdef}\u{fffe}\u{ffff}\u{1fffe}\u{10ffff}".chars() {
+            assert_eq!(Nick::parse(&format!("A{c}")), Err(NameError::NickChar(c)));
+            assert!(Nick::parse(&c.to_string()).is_err());
+        }
+        for good in ["q\u{301}", "कि", "ﷺ", "\u{fffd}", "1\u{20e3}"] {
+            assert!(Nick::parse(good).is_ok(), "{good:?}");
+        }
     }
 
     #[test]

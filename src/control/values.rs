@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use super::protocol::{self as api, Refusal};
 use super::wire::Parameters;
-use crate::admin::{Event, EventKind, Filter};
+use crate::admin::{Event, EventKind, Filter, TOKEN_LASTS_MOST};
 use crate::chat::event::{Close, Dialect, Level, Target};
-use crate::chat::id::{ConnId, Nick, RoomName, UserId};
+use crate::chat::id::{ConnId, Nick, RoomName, UserId, breaks_a_line};
 use crate::chat::sanction::BanTarget;
 use crate::wire::close::BANNED;
 
@@ -49,17 +49,33 @@ pub(super) fn reason(reason: Option<String>) -> Result<String, Refusal> {
         long if long.len() > api::REASON_MAX => {
             Err(bad("reason", &long, &format!("at most {} bytes, not {}", api::REASON_MAX, long.len())))
         }
-        reason => Ok(reason),
+        reason => match reason.chars().find(|c| breaks_a_line(*c)) {
+            Some(c) => {
+                let expected = format!("one line of plain text, without U+{:04X}", u32::from(c));
+                Err(bad("reason", reason.escape_debug(), &expected))
+            }
+            None => Ok(reason),
+        },
     }
 }
 
-/// How long a ban, a mute or a token lasts.
+/// How long a ban or a mute lasts.
 pub(super) fn lasts(seconds: f64) -> Result<Duration, Refusal> {
     let refused = || bad("seconds", seconds, "more than 0, and no more than 100 years");
     match Duration::try_from_secs_f64(seconds) {
         Ok(lasts) if !lasts.is_zero() && lasts <= LONGEST => Ok(lasts),
         _ => Err(refused()),
     }
+}
+
+/// How long a token lasts. Its end is told in whole seconds.
+pub(super) fn token_lasts(seconds: f64) -> Result<Duration, Refusal> {
+    let refused = || {
+        let days = TOKEN_LASTS_MOST.as_secs() / (24 * 3600);
+        bad("seconds", seconds, &format!("from 1 second to {days} days"))
+    };
+    let lasts = Duration::try_from_secs_f64(seconds).map_err(|_| refused())?;
+    if (Duration::from_secs(1)..=TOKEN_LASTS_MOST).contains(&lasts) { Ok(lasts) } else { Err(refused()) }
 }
 
 /// Whom a ban is for.

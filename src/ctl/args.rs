@@ -3,17 +3,17 @@
 //! The manual page and the completions come from this definition too; nothing here talks to the
 //! daemon.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use ipnet::IpNet;
 
 use super::columns::Column;
+use super::words::{
+    banned, duration, glob, lasts, muted, network, nick, no_guest, reason, room, size, timeout, token_lasts, user,
+};
 use crate::admin::EventKind;
-use crate::chat::id::{Nick, RoomGlob, RoomName, UserId};
 use crate::control::protocol;
 
 /// Longer than the daemon's own patience, so that its answer says what it waited for.
@@ -309,7 +309,7 @@ pub struct History {
     #[arg(long, value_name = "SEQ")]
     pub after: Option<u64>,
     /// So many at the most [default: 50; --follow --after: all]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: Option<u64>,
     /// Go on with each that comes, until interrupted
     #[arg(long)]
@@ -331,6 +331,9 @@ pub enum Ban {
         /// What the people are told (at most 123 bytes)
         #[arg(long, value_name = "TEXT", value_parser = reason)]
         reason: Option<String>,
+        /// Do not ask about a very large network, or one with this machine's own addresses
+        #[arg(long)]
+        yes: bool,
     },
     /// List the bans in force
     List,
@@ -374,7 +377,7 @@ pub enum Mute {
 #[derive(Debug, Args)]
 pub struct Token {
     /// Whom it names
-    #[arg(value_name = "USER", value_parser = user)]
+    #[arg(value_name = "USER", value_parser = no_guest)]
     pub user: String,
     /// The nick, which its user cannot change then
     #[arg(long, value_name = "NICK", value_parser = nick)]
@@ -385,8 +388,8 @@ pub struct Token {
     /// It may delete messages and mute users
     #[arg(long)]
     pub moderator: bool,
-    /// It lasts for so long
-    #[arg(long = "for", value_name = "DURATION", default_value = "1h", value_parser = some_time)]
+    /// It lasts for so long, from 1s to 366d
+    #[arg(long = "for", value_name = "DURATION", default_value = "1h", value_parser = token_lasts)]
     pub lasts: Duration,
 }
 
@@ -398,7 +401,7 @@ pub enum BanTarget {
 }
 
 /// The word for what does not end by itself.
-const FOREVER: &str = "forever";
+pub(super) const FOREVER: &str = "forever";
 
 /// How long a ban or a mute lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -425,87 +428,6 @@ pub struct Events {
     pub filter: EventFilter,
 }
 
-fn user(text: &str) -> Result<String, String> {
-    UserId::parse(text).map(|user| user.to_string()).map_err(|e| e.to_string())
-}
-
-fn nick(text: &str) -> Result<String, String> {
-    Nick::parse(text).map(|nick| nick.to_string()).map_err(|e| e.to_string())
-}
-
-fn room(text: &str) -> Result<String, String> {
-    RoomName::parse(text).map(|room| room.to_string()).map_err(|e| e.to_string())
-}
-
-fn network(text: &str) -> Result<String, String> {
-    match text.parse::<IpNet>().is_ok() || text.parse::<IpAddr>().is_ok() {
-        true => Ok(text.to_owned()),
-        false => Err("expected an address, or a network such as 192.0.2.0/24".into()),
-    }
-}
-
-/// A bare number means seconds.
-fn duration(text: &str) -> Result<Duration, String> {
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Ok(Duration::from_secs(seconds));
-    }
-    humantime::parse_duration(text).map_err(|e| format!("{e}: expected a duration such as 90s, 10m or \"1h 30m\""))
-}
-
-fn some_time(text: &str) -> Result<Duration, String> {
-    match duration(text)? {
-        Duration::ZERO => Err("expected more than no time at all".into()),
-        some => Ok(some),
-    }
-}
-
-fn lasts(text: &str) -> Result<Lasts, String> {
-    match text {
-        FOREVER => Ok(Lasts::Forever),
-        text => some_time(text).map(Lasts::For).map_err(|e| format!("{e} or \"{FOREVER}\"")),
-    }
-}
-
-fn banned(text: &str) -> Result<BanTarget, String> {
-    match text.split_once(':') {
-        Some(("ip", net)) => network(net).map(BanTarget::Ip),
-        Some(("user", name)) => user(name).map(BanTarget::User),
-        _ => Err("expected ip:ADDRESS, ip:NETWORK or user:USER".into()),
-    }
-}
-
-fn muted(text: &str) -> Result<String, String> {
-    match text.split_once(':') {
-        Some(("user", name)) => user(name),
-        _ => Err("expected user:USER".into()),
-    }
-}
-
-fn glob(text: &str) -> Result<String, String> {
-    RoomGlob::parse(text).map(|_| text.to_owned()).map_err(|e| e.to_string())
-}
-
-fn timeout(text: &str) -> Result<Duration, String> {
-    // A clock can be set so far ahead, and no further.
-    match duration(text)? {
-        limit if (Duration::from_millis(1)..=Duration::from_secs(24 * 3600)).contains(&limit) => Ok(limit),
-        _ => Err("expected a duration from 1ms to 24h".into()),
-    }
-}
-
-fn size(text: &str) -> Result<u64, String> {
-    text.parse::<bytesize::ByteSize>()
-        .map(|size| size.as_u64())
-        .map_err(|_| "expected a size such as 4096, 64K or 1MiB".into())
-}
-
-fn reason(text: &str) -> Result<String, String> {
-    match text.len() {
-        0..=protocol::REASON_MAX => Ok(text.to_owned()),
-        long => Err(format!("a close frame takes at most {} bytes, this has {long}", protocol::REASON_MAX)),
-    }
-}
-
 fn sort(text: &str) -> Result<Sort, String> {
     let (name, descending) = match text.strip_prefix('-') {
         Some(name) => (name, true),
@@ -524,17 +446,6 @@ mod tests {
     #[test]
     fn the_definition_holds_together() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn sizes_and_durations() {
-        assert_eq!(size("64K"), Ok(64_000));
-        assert_eq!(size("64KiB"), Ok(65_536));
-        assert_eq!(size("4096"), Ok(4096));
-        assert!(size("lots").is_err());
-        assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
-        assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5400)));
-        assert!(duration("soon").is_err() && timeout("0s").is_err());
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Room(args::Room::Purge { room, yes }) => rooms::purge(room, *yes, &connect, &mut out),
         Command::History(history) => rooms::history(history, &mut connect()?, &mut out),
         Command::Delete { room, seq } => rooms::delete(room, *seq, &mut connect()?, &mut out),
-        Command::Ban(ban) => moderation::ban(ban, &mut connect()?, &mut out),
+        Command::Ban(ban) => moderation::ban(ban, &connect, &mut out),
         Command::Mute(mute) => moderation::mute(mute, &mut connect()?, &mut out),
         Command::Token(token) => moderation::token(token, &mut connect()?, &mut out),
         Command::Events(events) => self::events(events, &mut connect()?, &mut out),
@@ -268,6 +268,9 @@ fn kick(kick: &args::Kick, connect: &dyn Fn() -> Result<Daemon, Failure>, out: &
     let terminal = io::stdin().is_terminal() && io::stderr().is_terminal();
     if kick.all && !kick.yes && !kick.dry_run && !terminal {
         return Err(Failure::Usage("kicking everyone wants --yes where nobody can be asked".into()));
+    }
+    if let (Some(_), Some(net), false) = (kick.ban, &kick.filter.ip, kick.dry_run) {
+        moderation::confirm_network(net, kick.yes)?;
     }
     let request = api::Kick {
         ids: kick.ids.clone(),

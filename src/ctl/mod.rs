@@ -13,6 +13,7 @@ mod moderation;
 mod output;
 mod rooms;
 mod text;
+mod words;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -1,19 +1,31 @@
 //! Bans, mutes and tokens.
 
+use std::io::{self, IsTerminal};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
 use serde_json::json;
 
 use super::args::{self, BanTarget};
 use super::client::Daemon;
 use super::columns::Cell;
-use super::commands::{connections, control};
+use super::commands::{confirm, connections, control};
 use super::failure::Failure;
 use super::output::{Output, Table};
 use super::text::harmless;
 use crate::control::protocol::{self as api, Refusal};
 
-pub(super) fn ban(ban: &args::Ban, daemon: &mut Daemon, out: &mut Output) -> Result<(), Failure> {
+pub(super) fn ban(
+    ban: &args::Ban,
+    connect: &dyn Fn() -> Result<Daemon, Failure>,
+    out: &mut Output,
+) -> Result<(), Failure> {
     match ban {
-        args::Ban::Add { whom, lasts, reason } => {
+        args::Ban::Add { whom, lasts, reason, yes } => {
+            if let BanTarget::Ip(net) = whom {
+                confirm_network(net, *yes)?;
+            }
+            let daemon = &mut connect()?;
             let (ip, user) = match whom.clone() {
                 BanTarget::Ip(ip) => (Some(ip), None),
                 BanTarget::User(user) => (None, Some(user)),
@@ -21,7 +33,7 @@ pub(super) fn ban(ban: &args::Ban, daemon: &mut Daemon, out: &mut Output) -> Res
             add_ban(api::AddBan { ip, user, seconds: lasts.seconds(), reason: reason.clone() }, daemon, out)
         }
         args::Ban::List => {
-            let bans: api::Bans = daemon.call(&control("ListBans"), api::Nothing {})?;
+            let bans: api::Bans = connect()?.call(&control("ListBans"), api::Nothing {})?;
             if out.json {
                 return out.document(&bans);
             }
@@ -38,8 +50,46 @@ pub(super) fn ban(ban: &args::Ban, daemon: &mut Daemon, out: &mut Output) -> Res
         args::Ban::Del { ids } => {
             let end =
                 |daemon: &mut Daemon, id| daemon.call::<_, api::OneBan>(&control("DeleteBan"), api::Numbered { id });
-            end_all(ids, "ban", out, |id| end(daemon, id).map(drop))
+            let mut daemon = connect()?;
+            end_all(ids, "ban", out, |id| end(&mut daemon, id).map(drop))
         }
+    }
+}
+
+/// Has a ban confirmed that meets many more people than whoever orders it may think.
+pub(super) fn confirm_network(net: &str, yes: bool) -> Result<(), Failure> {
+    let Some(why) = doubt(net) else { return Ok(()) };
+    if yes {
+        return Ok(());
+    }
+    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+        return Err(Failure::Usage(format!("{net} {why}; a ban of it wants --yes where nobody can be asked")));
+    }
+    confirm(&format!("{net} {why}. Ban it?"))
+}
+
+/// Why a ban of this network is hardly meant. The whole internet is refused by the daemon.
+fn doubt(net: &str) -> Option<&'static str> {
+    let net = net.parse::<IpNet>().or_else(|_| net.parse::<IpAddr>().map(IpNet::from)).ok()?;
+    // IPv4 inside IPv6 (RFC 4291, section 2.5.5.2) is banned as IPv4.
+    let net = match net {
+        IpNet::V6(v6) if v6.prefix_len() >= 96 => {
+            v6.addr().to_ipv4_mapped().and_then(|v4| IpNet::new(v4.into(), v6.prefix_len() - 96).ok()).unwrap_or(net)
+        }
+        _ => net,
+    };
+    let (loopback, least) = match net {
+        IpNet::V4(_) => (IpNet::new_assert(Ipv4Addr::new(127, 0, 0, 0).into(), 8), 8),
+        IpNet::V6(_) => (IpNet::from(IpAddr::from(Ipv6Addr::LOCALHOST)), 16),
+    };
+    if net.prefix_len() == 0 {
+        None
+    } else if net.contains(&loopback) || loopback.contains(&net) {
+        Some("has this machine's own addresses, and with them everybody behind a proxy on it that forwards no address")
+    } else if net.prefix_len() < least {
+        Some("is a large part of the internet")
+    } else {
+        None
     }
 }
 
@@ -161,4 +211,23 @@ fn text(text: &str) -> Cell {
 /// Absent: without end.
 fn left(seconds: Option<f64>) -> Cell {
     seconds.map_or(Cell::Absent, Cell::Seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::doubt;
+
+    #[test]
+    fn a_network_that_is_hardly_meant() {
+        for net in ["128.0.0.0/1", "192.0.0.0/7", "2000::/15", "::ffff:128.0.0.0/97"] {
+            assert!(doubt(net).is_some_and(|why| why.contains("internet")), "{net}");
+        }
+        for net in ["127.0.0.1", "127.0.0.9/32", "126.0.0.0/7", "::1", "::/64", "::ffff:127.0.0.1", "0.0.0.0/1"] {
+            assert!(doubt(net).is_some_and(|why| why.contains("proxy")), "{net}");
+        }
+        // The first three are refused by the daemon, whatever is said to it.
+        for net in ["0.0.0.0/0", "::/0", "::ffff:0:0/96", "10.0.0.0/8", "192.0.2.1", "2001::/16", "2001:db8::1"] {
+            assert_eq!(doubt(net), None, "{net}");
+        }
+    }
 }

@@ -19,7 +19,10 @@ impl Daemon {
         let outcome = self.try_reload(tls_only).await;
         systemd::ready(&super::status_line(self.counts().await.as_ref()));
         let reloaded = outcome?;
-        tracing::info!("reloaded: {}", in_words(&reloaded));
+        let words = in_words(&reloaded);
+        tracing::info!("reloaded: {words}");
+        // Behind the new configuration, where there is one. The hub is gone only when we stop.
+        let _ = self.hub.send(Order::Reloaded(words)).await;
         Ok(reloaded)
     }
 

@@ -41,6 +41,8 @@ use tell::Rate;
 pub enum Order {
     /// To every worker, in order with everything else: a reload.
     Reload(Box<Config>),
+    /// To those who watch: a reload is over, and this came of it.
+    Reloaded(String),
     /// To one worker: a stop, or a question whether it is alive.
     Worker(usize, ToWorker),
 }
@@ -266,18 +268,18 @@ impl HubTask {
                 for worker in &mut self.workers {
                     worker.batch.push(ToWorker::Reload);
                 }
-                self.tell_event(Event {
-                    time: SystemTime::now(),
-                    kind: EventKind::Reload,
-                    client: None,
-                    user: None,
-                    nick: None,
-                    address: None,
-                    room: None,
-                    dialect: None,
-                    detail: "the configuration is in force".into(),
-                });
             }
+            Order::Reloaded(detail) => self.tell_event(Event {
+                time: SystemTime::now(),
+                kind: EventKind::Reload,
+                client: None,
+                user: None,
+                nick: None,
+                address: None,
+                room: None,
+                dialect: None,
+                detail,
+            }),
             Order::Worker(index, order) => {
                 if let Some(worker) = self.workers.get_mut(index) {
                     worker.batch.push(order);

@@ -373,8 +373,11 @@ fn the_audience_counts_where_one_is_configured() {
 fn name_rooms_and_roles() {
     let nick = |name: Value| judged("name", name).unwrap().nick.map(|nick| nick.as_str().to_owned());
     assert_eq!(nick(json!(" Ann ")).as_deref(), Some("Ann"));
-    for odd in [Value::Null, json!(""), json!(5), json!("a\nb"), json!("n".repeat(33)), json!(["Ann"])] {
+    for odd in [Value::Null, json!(""), json!("a\nb"), json!("n".repeat(33))] {
         assert_eq!(nick(odd.clone()), None, "{odd}");
+    }
+    for wrong in [json!(5), json!(["Ann"]), json!({"a": 1}), json!(true)] {
+        assert_eq!(judged("name", wrong.clone()), Err(TokenError::Invalid("the token's name is no text")), "{wrong}");
     }
 
     let may = |rooms: Value, room: &str| {
@@ -512,10 +515,10 @@ fn what_cannot_be_minted() {
     let told = EC.tokens().mint(&wish("ann", 60), now()).unwrap_err().to_string();
     assert!(told.contains("only a public key"), "{told}");
     let mint = |wish: TokenWish| with_secret().mint(&wish, now());
-    for lasts in [0, MOST_LASTING.as_secs() + 1, u64::MAX] {
+    for lasts in [0, TOKEN_LASTS_MOST.as_secs() + 1, u64::MAX] {
         assert_eq!(mint(wish("ann", lasts)), Err(MintError::Lasting), "{lasts}");
     }
-    assert!(mint(wish("ann", 1)).is_ok() && mint(wish("ann", MOST_LASTING.as_secs())).is_ok());
+    assert!(mint(wish("ann", 1)).is_ok() && mint(wish("ann", TOKEN_LASTS_MOST.as_secs())).is_ok());
     assert!(mint(wish("guest-1", 60)).unwrap_err().to_string().contains("guest-"));
     let rooms = |rooms| TokenWish { rooms: Some(rooms), ..wish("ann", 60) };
     assert!(matches!(mint(rooms(vec![String::new()])), Err(MintError::Refused(_))));
@@ -527,8 +530,8 @@ fn any_wish() -> impl Strategy<Value = TokenWish> {
     let user = "[^\\p{Cc}]{1,30}".prop_filter_map("a user", |text| UserId::parse(&text).ok());
     let nick = option::of("\\PC{1,20}".prop_filter_map("a nick", |text| Nick::parse(&text).ok()));
     let rooms = option::of(vec("[a-z*?大.\"\\\\]{1,20}", 0..20));
-    (user, nick, rooms, any::<bool>(), 1..=MOST_LASTING.as_secs())
-        .prop_filter("a guest", |(user, ..)| !user.as_str().starts_with(GUEST))
+    (user, nick, rooms, any::<bool>(), 1..=TOKEN_LASTS_MOST.as_secs())
+        .prop_filter("a guest", |(user, ..)| !user.is_guest())
         .prop_map(|(user, nick, rooms, moderator, lasts)| TokenWish {
             user,
             nick,

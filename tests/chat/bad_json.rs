@@ -83,6 +83,7 @@ fn the_number_is_told_wherever_it_can_be_read() {
         (r#"{"seq":7,"type":"nick","payload":{"nick":["x"]}}"#, "bad_request"),
         (r#"{"seq":7,"type":"history","payload":{"room":"lobby","before":"1"}}"#, "bad_request"),
         (r#"{"seq":7,"type":"history","payload":{"room":"lobby","limit":-1}}"#, "bad_request"),
+        (r#"{"seq":7,"type":"history","payload":{"room":"lobby","limit":0}}"#, "bad_request"),
         (r#"{"seq":7,"type":"ping","payload":[]}"#, "bad_request"),
         (r#"{"seq":7,"type":"bye","payload":1}"#, "bad_request"),
         (r#"{"seq":7,"type":""}"#, "unknown_type"),

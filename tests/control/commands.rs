@@ -314,9 +314,14 @@ fn the_small_ones() {
         &["frobnicate"][..],
         &[],
         &["list", "--older", "soon"],
+        &["list", "--older", "60"],
+        &["list", "--idle", "1"],
+        &["kick", "1", "--ban", "1"],
+        &["ping", "--timeout", "5"],
         &["show", "x"],
         &["ping", "--timeout", "0"],
         &["list", "--limit", "0"],
+        &["history", "lobby", "--limit", "0"],
     ] {
         let ran = daemon.ctl(wrong);
         assert_eq!((ran.status, ran.stdout.as_str()), (64, ""), "{wrong:?}");

@@ -37,7 +37,7 @@ fn a_banned_network_is_closed_and_kept_out_also_after_a_restart() {
     let daemon = Daemon::plain("");
     let mut witness = daemon.chat("witness");
     let ann = Chat::enter(from(&daemon, "127.0.0.7"), "ann").closing();
-    let report = daemon.json(&["ban", "add", "ip:127.0.0.7", "--reason", "spam"]);
+    let report = daemon.json(&["ban", "add", "ip:127.0.0.7", "--yes", "--reason", "spam"]);
     assert_eq!((&report["matched"], &report["done"]), (&json!(1), &json!(1)));
     assert_eq!(ann.join().unwrap().1, Closed { code: 4004, reason: "spam".into() });
     let refused = Closed { code: 4004, reason: "banned: spam".into() };
@@ -58,7 +58,7 @@ fn a_banned_network_is_closed_and_kept_out_also_after_a_restart() {
 #[test]
 fn a_ban_ends_by_itself() {
     let daemon = Daemon::plain("");
-    daemon.json(&["ban", "add", "ip:127.0.0.8", "--for", "1s"]);
+    daemon.json(&["ban", "add", "ip:127.0.0.8", "--yes", "--for", "1s"]);
     until("it has run out", || (daemon.json(&["ban", "list"]) == json!({"bans": []})).then_some(()));
     Chat::enter(from(&daemon, "127.0.0.8"), "ann").say("here again");
 }
@@ -115,8 +115,10 @@ fn deleted_purged_and_closed_is_seen_by_those_who_are_there() {
     assert_eq!((&seen["payload"]["target"], &seen["seq"]), (&json!(first), &report["seq"]));
     assert_eq!(history(&daemon, "lobby"), [(first, Value::Null), (first + 1, json!("two"))]);
     assert_eq!(daemon.json(&["history", "lobby"])["messages"][0]["payload"]["deleted"], true);
-    daemon.ctl(&["delete", "lobby", &first.to_string()]).ends(65, "keeps no message");
-    daemon.ctl(&["delete", "lobby", "999"]).ends(65, "keeps no message");
+    daemon
+        .ctl(&["delete", "lobby", &first.to_string()])
+        .ends(65, "in lobby that could be deleted: it may have been deleted already");
+    daemon.ctl(&["delete", "lobby", "999"]).ends(65, "no message 999 in lobby that could be deleted");
     daemon.ctl(&["delete", "nowhere", "1"]).ends(65, "nowhere");
 
     let report = daemon.json(&["room", "purge", "lobby", "--yes"]);

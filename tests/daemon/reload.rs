@@ -24,11 +24,16 @@ fn refused_by(daemon: &Daemon) -> u16 {
 fn nothing_new_changes_nothing() {
     let daemon = Daemon::plain("");
     let nothing = json!({"changed": [], "needs_restart": [], "certificate": false});
+    let mut events = daemon.caller().watch(&["reload"]);
     assert_eq!(daemon.json(&["reload"]), nothing);
     assert_eq!(daemon.ctl(&["reload"]).stdout, "read again; nothing has changed\n");
     // The same said in other words.
     daemon.write_config(&format!("# a comment\n{PLAIN}[limits]\nframe = \"65536B\"\n"));
     assert_eq!(daemon.json(&["reload"]), nothing);
+    // Those who watch are told of each all the same.
+    for _ in 0..3 {
+        assert_eq!(events.next()["detail"], "nothing has changed");
+    }
 }
 
 #[test]
@@ -161,7 +166,8 @@ fn the_signal_does_the_same() {
     let mut events = daemon.caller().watch(&["reload"]);
     daemon.write_config(&format!("{PLAIN}[limits]\nclients = 0\n[paths]\nhealth = \"/alive\"\n"));
     daemon.signal(Signal::SIGHUP);
-    assert_eq!(events.next()["type"], "reload");
+    let event = events.next();
+    assert_eq!((&event["type"], event["detail"].as_str().unwrap().starts_with("changed ")), (&json!("reload"), true));
     assert_eq!(until("it is moved", || Some(daemon.http().get("/alive").status).filter(|s| *s == 200)), 200);
     until("the log tells it", || {
         daemon.log().lines().any(|line| line.contains("reloaded: changed paths.health")).then_some(())

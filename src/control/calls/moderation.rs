@@ -12,7 +12,7 @@ use crate::chat::id::{ConnId, RoomGlob, RoomName};
 use crate::chat::sanction::{BanTarget, Measure, Sanction, SanctionKind};
 use crate::control::protocol::{self as api, Refusal, seconds, time};
 use crate::control::server::Caller;
-use crate::control::values::{bad, ban_target, lasts, nick, reason, room_name, user_id};
+use crate::control::values::{bad, ban_target, lasts, nick, reason, room_name, token_lasts, user_id};
 use crate::control::wire::Parameters;
 use crate::wire::close;
 
@@ -20,6 +20,8 @@ use crate::wire::close;
 const TOKEN_LASTS: Duration = Duration::from_secs(3600);
 /// The most rooms or globs that a token is made with.
 const TOKEN_ROOMS: usize = 100;
+/// The most bytes of them: with them a token stays below the 8 KiB beyond which it is refused.
+const TOKEN_ROOMS_BYTES: usize = 4096;
 
 /// A caller by its name, for the audit and for the lists.
 pub(super) struct Operator {
@@ -253,14 +255,26 @@ impl Desk<'_> {
         let nick = with.take::<String>("name")?.map(|name| nick("name", &name)).transpose()?;
         let rooms: Option<Vec<String>> = with.take("rooms")?;
         let roles: Vec<String> = with.take("roles")?.unwrap_or_default();
-        let lasts = with.take("seconds")?.map_or(Ok(TOKEN_LASTS), lasts)?;
+        let lasts = with.take("seconds")?.map_or(Ok(TOKEN_LASTS), token_lasts)?;
         with.end()?;
+        if user.is_guest() {
+            return Err(bad("user", user, "a name that does not begin with guest-, as only guests' names do").into());
+        }
         for glob in rooms.iter().flatten() {
             RoomGlob::parse(glob).map_err(|e| bad("rooms", glob, &e.to_string()))?;
+            if !RoomGlob::is_possible(glob) {
+                return Err(bad("rooms", glob, "a room's name, or a glob that one can match").into());
+            }
         }
         let many = rooms.as_ref().map_or(0, Vec::len);
         if many > TOKEN_ROOMS {
             return Err(bad("rooms", format_args!("{many} of them"), &format!("at most {TOKEN_ROOMS}")).into());
+        }
+        let bytes: usize = rooms.iter().flatten().map(String::len).sum();
+        if bytes > TOKEN_ROOMS_BYTES {
+            return Err(
+                bad("rooms", format_args!("{bytes} bytes"), &format!("at most {TOKEN_ROOMS_BYTES} in all")).into()
+            );
         }
         if let Some(odd) = roles.iter().find(|role| *role != api::MODERATOR) {
             return Err(bad("roles", odd, api::MODERATOR).into());

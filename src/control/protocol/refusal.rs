@@ -30,7 +30,7 @@ pub enum Refusal {
     NoSuchClient { id: u64 },
     #[error("there is no room {room:?}; `wschatctl rooms` shows those that are there")]
     NoSuchRoom { room: String },
-    #[error("room {room:?} keeps no message {seq}; `wschatctl history {room}` shows those that are kept")]
+    #[error("there is no message {seq} in {room} that could be deleted: it may have been deleted already")]
     NoSuchMessage { room: String, seq: u64 },
     #[error("there is no ban {id} (any more); `wschatctl ban list` shows those in force")]
     NoSuchBan { id: u64 },

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::chat::event::{ClientFrame, Cursor, ErrorCode, Hello, HistoryRange, Identity, MessageTo};
-use crate::chat::id::{RoomName, UserId};
+use crate::chat::id::{RoomName, UserId, breaks_a_line};
 use crate::chat::sanction::REASON_MAX;
 
 /// How many entries of history are sent to one who does not say.
@@ -266,6 +266,9 @@ fn history(HistoryIn { room, before, after, limit }: HistoryIn) -> Result<Said, 
         (None, Some(seq)) => HistoryRange::After(seq),
         (None, None) => HistoryRange::Latest,
     };
+    if limit == Some(0) {
+        return Err("limit must be at least 1".to_owned());
+    }
     let limit = limit.map_or(DEFAULT_LIMIT, |limit| u32::try_from(limit).unwrap_or(u32::MAX));
     Ok(Said::Frame(ClientFrame::History { room, range, limit }))
 }
@@ -274,6 +277,9 @@ fn mute(MuteIn { room, user, for_ms, reason }: MuteIn) -> Result<Said, String> {
     let reason = reason.unwrap_or_default();
     if reason.len() > REASON_MAX {
         return Err(format!("a reason has at most {REASON_MAX} bytes"));
+    }
+    if let Some(c) = reason.chars().find(|c| breaks_a_line(*c)) {
+        return Err(format!("a reason is one line of plain text, without U+{:04X}", u32::from(c)));
     }
     if for_ms == Some(0) {
         return Err("for_ms must be at least 1; leave it out to mute until unmuted".to_owned());

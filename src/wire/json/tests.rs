@@ -56,6 +56,20 @@ fn every_type_is_read() {
 }
 
 #[test]
+fn what_is_no_number_of_messages_and_no_reason_is_said() {
+    let wrong = |kind: &str, payload| {
+        let text = json!({"type": kind, "seq": 3, "payload": payload}).to_string();
+        parse(&text).said.unwrap_err()
+    };
+    let why = wrong("history", json!({"room": "lobby", "limit": 0}));
+    assert_eq!((why.re, why.code, why.message.as_str()), (3, ErrorCode::BadRequest, "limit must be at least 1"));
+    for odd in ["a\u{1b}[2J", "a\nb", "a\u{202e}b", "a\u{2066}b", "a\u{2028}b"] {
+        let why = wrong("mute", json!({"room": "lobby", "user": "u", "reason": odd}));
+        assert!(why.code == ErrorCode::BadRequest && why.message.contains("one line of plain text"), "{why:?}");
+    }
+}
+
+#[test]
 fn hello_is_read_with_its_credentials() {
     let text = json!({"type": "hello", "seq": 1, "payload": {
         "v": 1, "token": "t", "guest": "g", "nick": "n", "rooms": ["a", "b"], "agent": "x/1",
