@@ -287,6 +287,11 @@ fn page(stream: &Stream, range: HistoryRange, limit: u32, max_bytes: usize) -> (
     (taken, more)
 }
 
+/// So many cases, and no file in the source tree of those that fail: they are printed.
+pub(super) fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
 /// Carries the steps out and compares every answer.
 pub(super) fn check(subject: &mut dyn Subject, steps: Vec<Step>, keep: u64) -> Result<(), TestCaseError> {
     let mut model = Model { keep, ..Model::default() };
@@ -307,12 +312,13 @@ pub(super) fn check(subject: &mut dyn Subject, steps: Vec<Step>, keep: u64) -> R
                     if let Body::Message { from, cid: Some(cid), .. } = &record.body
                         && subject.tells_said()
                     {
-                        wanted.push((from.user.clone(), cid.as_str().into(), *seq, record.id.clone(), Duration::ZERO));
+                        wanted.push((from.user.clone(), cid.as_str().into(), *seq, record.id.clone()));
                     }
                 }
-                let said: Vec<_> = said.into_iter().map(|s| (s.user, s.cid, s.seq, s.id, s.age)).collect();
-                let clamped: Vec<_> = said.into_iter().map(|s| (s.0, s.1, s.2, s.3, s.4 / 1_000_000)).collect();
-                prop_assert_eq!(clamped, wanted);
+                // An age is told from the record's own time; how fast this machine is changes it little.
+                prop_assert!(said.iter().all(|s| s.age < DAY), "{:?}", said.iter().map(|s| s.age).max());
+                let said: Vec<_> = said.into_iter().map(|s| (s.user, s.cid, s.seq, s.id)).collect();
+                prop_assert_eq!(said, wanted);
             }
             Step::Close(i) => {
                 subject.log().submit(LogRequest::Close { room: names[i].clone() }, now());

@@ -363,6 +363,81 @@ mod tests {
         assert!(inner.addresses.values().all(|address| address.sockets == 0 && address.clients == 0));
     }
 
+    /// What is said to this address; its socket is closed again.
+    fn refusal(gate: &Arc<Gate>, address: IpAddr) -> Option<Refusal> {
+        match gate.socket(Some(address)) {
+            Entry::Place(_, refusal) => refusal,
+            Entry::Close => panic!("closed at once"),
+        }
+    }
+
+    /// As many addresses as are remembered have come once, and none will recover in this test.
+    fn full(clients: usize) -> Arc<Gate> {
+        let limits = GateLimits { sockets: 100, clients, clients_per_ip: 1, handshakes_per_s: 0.000_01 };
+        let gate = Gate::new(limits);
+        for n in 0..REMEMBERED as u32 {
+            assert_eq!(refusal(&gate, IpAddr::V4(n.into())), None);
+        }
+        gate
+    }
+
+    #[test]
+    fn an_address_is_limited_still_when_as_many_others_have_come() {
+        let gate = full(100);
+        let (first, stranger) = (IpAddr::V4(0.into()), IpAddr::V4(u32::MAX.into()));
+        assert_eq!(refusal(&gate, stranger), None);
+        assert!(matches!(refusal(&gate, first), Some(Refusal::TooFast { .. })));
+        assert!(!gate.lock().addresses.contains_key(&stranger));
+    }
+
+    #[test]
+    fn an_address_is_forgotten_once_nothing_of_it_is_left() {
+        let limits = GateLimits { sockets: 100, clients: 100, clients_per_ip: 1, handshakes_per_s: 1.0 };
+        let at = Duration::from_secs;
+        let mut address = Address::new(&limits);
+        assert!(address.is_forgettable(at(0)));
+        address.handshakes.take(at(0)).unwrap();
+        assert!(!address.is_forgettable(at(0)) && address.is_forgettable(at(1)));
+        (0..REFUSALS).for_each(|_| address.refusals.take(at(1)).unwrap());
+        assert!(!address.is_forgettable(at(2)) && address.is_forgettable(at(17)));
+        address.sockets = 1;
+        assert!(!address.is_forgettable(at(17)));
+        (address.sockets, address.clients) = (0, 1);
+        assert!(!address.is_forgettable(at(17)));
+    }
+
+    #[test]
+    fn an_address_too_many_to_remember_is_told_where_no_place_is_left() {
+        let gate = full(1);
+        let stranger = IpAddr::V4(u32::MAX.into());
+        assert_eq!(refusal(&gate, stranger), None);
+        let last = gate.client(None, false).unwrap();
+        assert_eq!(refusal(&gate, stranger), Some(Refusal::TooMany));
+        drop(last);
+        assert_eq!(refusal(&gate, stranger), None);
+    }
+
+    #[test]
+    fn a_new_rate_holds_for_addresses_that_are_known() {
+        let gate = gate(100, 100, 0.000_01);
+        let address = ip("192.0.2.1").unwrap();
+        let Entry::Place(held, None) = gate.socket(Some(address)) else { panic!("not let in") };
+        assert!(matches!(refusal(&gate, address), Some(Refusal::TooFast { .. })));
+        // Other limits leave it what it has left, which is nothing.
+        let limits = GateLimits { clients: 50, ..gate.limits() };
+        gate.set_limits(limits);
+        assert!(matches!(refusal(&gate, address), Some(Refusal::TooFast { .. })));
+        gate.set_limits(GateLimits { handshakes_per_s: 1000.0, ..limits });
+        assert_eq!([refusal(&gate, address), refusal(&gate, address)], [None, None]);
+        gate.set_limits(limits);
+        assert_eq!(refusal(&gate, address), None);
+        assert!(matches!(refusal(&gate, address), Some(Refusal::TooFast { .. })));
+        // Its socket has been counted all the while.
+        assert_eq!(gate.lock().addresses[&address].sockets, 1);
+        drop(held);
+        assert_eq!(gate.lock().addresses[&address].sockets, 0);
+    }
+
     #[test]
     fn descriptors_bound_the_clients() {
         let limits = crate::config::Config::default().limits;

@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 
 use socket2::{Domain, Socket, Type};
 
-use support::{Daemon, PATIENCE, Stream};
+use support::{Daemon, PATIENCE, Stream, Wait};
 
 /// A listener that believes a proxy on this machine, so that one address can speak for thousands.
 const PROXIED: &str = "[[listen]]\naddress = \"127.0.0.1:0\"\ntls = false\ntrusted_proxies = [\"127.0.0.2\"]\n";
@@ -94,7 +94,9 @@ impl Attacker {
 
     #[track_caller]
     fn until_heard(&mut self, words: &str) {
+        let wait = Wait::begin();
         while !self.has_heard(words) {
+            wait.goes_on(words);
             self.more().unwrap_or_else(|| panic!("closed without {words}: {}", self.transcript()));
         }
     }
@@ -110,7 +112,9 @@ impl Attacker {
     /// Reads on to the close frame; its code. `None`: it was cut off, as they are who do not read
     /// for as long as a close handshake may take.
     fn ended_with(&mut self) -> Option<u16> {
+        let wait = Wait::begin();
         loop {
+            wait.goes_on("a close frame");
             match self.next_frame() {
                 Some((8, payload)) => return Some(u16::from_be_bytes([payload[0], payload[1]])),
                 Some(_) => {}

@@ -17,6 +17,20 @@ fn say(speaker: &mut Chat, room: &str, text: &str) {
     while speaker.frame("ack")["payload"]["re"] != seq {}
 }
 
+/// Who has filled the room `archive` so that [`ASK`] brings the largest page there is.
+fn fill_archive(daemon: &Daemon) -> Chat {
+    let mut speaker = Chat::open(daemon.connect(), "/chat", "");
+    speaker.hello(json!({"v": 1, "rooms": ["archive"]}));
+    // In JSON each of these characters takes six bytes.
+    let text = "\u{1}".repeat(4000);
+    for _ in 0..40 {
+        say(&mut speaker, "archive", &text);
+    }
+    speaker
+}
+
+const ASK: &[u8] = br#"{"type":"history","payload":{"room":"archive","limit":100},"seq":9}"#;
+
 /// Three hundred members of a busy room who do not read: each is closed as too slow, and told so
 /// when it reads in the end; who reads misses nothing.
 #[test]
@@ -75,15 +89,9 @@ fn pages_that_nobody_takes() {
     allow_descriptors();
     let daemon = Daemon::start(&format!("{PROXIED}{LIMITS}"));
     let bystanders = Bystanders::meet(&daemon, "corner");
-    let mut speaker = Chat::open(daemon.connect(), "/chat", "");
-    speaker.hello(json!({"v": 1, "rooms": ["archive"]}));
-    // In JSON each of these characters takes six bytes: the largest page there is.
-    let text = "\u{1}".repeat(4000);
-    for _ in 0..40 {
-        say(&mut speaker, "archive", &text);
-    }
+    let _speaker = fill_archive(&daemon);
     let memory = Memory::before(&daemon);
-    let ask = frame(TEXT, br#"{"type":"history","payload":{"room":"archive","limit":100},"seq":9}"#);
+    let ask = frame(TEXT, ASK);
     let slow: Vec<Attacker> = (0..80)
         .map(|_| {
             let mut attacker = Attacker::enter(narrow(daemon.address()), "archive");
@@ -106,4 +114,25 @@ fn pages_that_nobody_takes() {
     until("somebody had to go", || (clients() < 85).then_some(()));
     drop(slow);
     bystanders.part();
+}
+
+/// Each time as many ask for a page and begin to read it as there is room for pages of one address;
+/// then they are gone, and those who come after them find the same room.
+#[test]
+fn pages_of_those_who_have_gone() {
+    let daemon = Daemon::plain(LIMITS);
+    let _speaker = fill_archive(&daemon);
+    for _ in 0..3 {
+        let readers: Vec<Attacker> = (0..50)
+            .map(|_| {
+                let mut attacker = Attacker::enter(narrow(daemon.address()), "archive");
+                attacker.send(&frame(TEXT, ASK));
+                attacker.until_heard(r#""type":"history""#);
+                attacker
+            })
+            .collect();
+        drop(readers);
+        until("they are gone", || (daemon.json(&["status"])["clients"] == 1).then_some(()));
+    }
+    assert_eq!(closed_with(&daemon, 4102), 0, "nobody had to make room");
 }

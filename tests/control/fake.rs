@@ -57,6 +57,8 @@ pub struct World {
     pub unsaved: Option<String>,
     /// No more bans and mutes than this.
     pub most: Option<usize>,
+    /// There is no room for bans of networks.
+    pub no_nets: bool,
     pub wishes: Vec<TokenWish>,
     pub no_secret: Option<String>,
     /// The hub answers nothing at all, and its queue holds two.

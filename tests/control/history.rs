@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use serde_json::{Value, json, value::RawValue};
-use wschat::admin::EventKind;
+use wschat::admin::{EventKind, HISTORY_PAGE};
 use wschat::chat::event::{Action, Body, Dialect, Member};
 use wschat::chat::id::{Nick, UserId};
 
@@ -172,6 +172,29 @@ proptest! {
         });
         prop_assert_eq!(found, (wanted, more));
     }
+}
+
+#[test]
+fn an_open_room_that_is_the_last_of_a_page_is_listed_once() {
+    let daemon = with("lobby", Stream::of(5));
+    {
+        let mut world = daemon.world.lock().unwrap();
+        for n in 1..HISTORY_PAGE {
+            world.stored.insert(room_name(&format!("a-{n:04}")), Stream::default());
+        }
+        world.stored.insert(room_name("zoo"), Stream::of(1));
+    }
+    let mut raw = daemon.raw();
+    raw.send(json!({"method": "org.wschat.Control.ListRooms", "more": true, "parameters": {"stored": true}}));
+    let first = raw.reply().unwrap();
+    assert_eq!((&first["continues"], raw.reply().unwrap()["continues"].as_bool()), (&json!(true), None));
+    assert_eq!(first["parameters"]["rooms"].as_array().unwrap().last().unwrap()["name"], "lobby");
+    let document = daemon.json(&["rooms", "--stored"]);
+    let rooms = document["rooms"].as_array().unwrap();
+    let tail: Vec<_> = rooms[rooms.len() - 3..].iter().map(|room| (&room["name"], &room["users"])).collect();
+    assert_eq!(rooms.len(), HISTORY_PAGE as usize + 2);
+    assert_eq!(tail, [(&json!("lobby"), &json!(2)), (&json!("tea"), &json!(1)), (&json!("zoo"), &json!(0))]);
+    assert_eq!(rooms[rooms.len() - 3]["kept"], 5);
 }
 
 #[test]

@@ -145,6 +145,18 @@ fn too_many_and_not_saved_are_told_apart() {
     );
     assert!(report["failed"][0]["error"].as_str().unwrap().contains("already"), "{report}");
 
+    // A connection whose user could be banned and whose address could not stays open, and that is
+    // told; the user's others go.
+    let mut world = World { no_nets: true, ..some() };
+    world.clients.insert(ConnId(4), client(4, "u1", "Ann", "192.0.2.4", &["lobby"]));
+    let daemon = Daemon::start(world);
+    let ran = daemon.ctl(&["--json", "kick", "1", "--ban", "1h"]);
+    let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((&report["matched"], &report["done"], &report["bans"]), (&json!(2), &json!(1), &json!([1])));
+    assert_eq!((&report["failed"][0]["id"], report["failed"].as_array().unwrap().len()), (&json!(1), 1));
+    let gone: Vec<u64> = closed(&daemon).into_iter().map(|(id, ..)| id).collect();
+    assert_eq!((gone, banned(&daemon)), (vec![4], vec!["user:u1".to_owned()]));
+
     let daemon = Daemon::start(World { unsaved: Some("/var/lib/wschat is full".into()), ..some() });
     ends(&daemon.ctl(&["ban", "add", "user:u1"]), 1, "/var/lib/wschat is full");
     assert_eq!(closed(&daemon), [(1, 4004, "you are banned".into())], "in force all the same");

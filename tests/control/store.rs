@@ -170,6 +170,9 @@ impl World {
         if let Some(most) = self.most.filter(|most| self.sanctions.list(now).count() >= *most) {
             return Err(ActionError::TooMany { most });
         }
+        if self.no_nets && matches!(measure, Measure::Ban(BanTarget::Net(_))) {
+            return Err(ActionError::TooMany { most: 0 });
+        }
         let conns = self.concerned(&measure);
         let sanction = self.sanctions.add(measure, reason, by, now, until).expect("far fewer than there may be");
         self.saved()?;

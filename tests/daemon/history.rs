@@ -121,12 +121,12 @@ fn while_nothing_can_be_stored_it_is_told_everywhere_and_reading_goes_on() {
     chat.send("message", json!({"room": "lobby", "text": "refused"}));
     let error = chat.any(&["error", "ack"])["payload"].take();
     assert_eq!((&error["code"], &error["temporary"]), (&json!("unavailable"), &json!(true)), "{error}");
-    while !manager.with("STATUS").variables["STATUS"].contains("messages are refused") {}
+    manager.until("STATUS", |status| status.contains("messages are refused"));
     // Who comes now is let in and reads.
     let mut other = daemon.chat("bob");
     assert_eq!(history(&mut other).1, [(1, "before".to_owned())]);
     foreign.execute_batch("COMMIT").unwrap();
-    while manager.with("STATUS").variables["STATUS"].contains("messages are refused") {}
+    manager.until("STATUS", |status| !status.contains("messages are refused"));
     assert_eq!(chat.say("after")["seq"], 2);
     other.hears("after");
     let once = |words: &str| until(words, || (daemon.log().matches(words).count() == 1).then_some(()));

@@ -31,7 +31,7 @@ fn a_life_is_told_from_ready_to_stopping() {
     let mut chat = daemon.chat("ann");
     chat.say("here");
     // Told every few seconds.
-    while status(&manager.with("STATUS").variables["STATUS"]) != ("1 client".into(), "1 room".into()) {}
+    manager.until("STATUS", |text| status(text) == ("1 client".into(), "1 room".into()));
 
     for reload in [|daemon: &Daemon| drop(daemon.json(&["reload"])), |daemon: &Daemon| daemon.signal(Signal::SIGHUP)] {
         reload(&daemon);

@@ -256,7 +256,7 @@ fn only_saying_is_refused_until_there_is_room() {
 
 /// The service manager is told whether there is trouble with the history.
 fn told(manager: &Manager, trouble: bool) {
-    while manager.with("STATUS").variables["STATUS"].contains("refused") != trouble {}
+    manager.until("STATUS", |status| status.contains("refused") == trouble);
 }
 
 #[test]

@@ -214,6 +214,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
+    #![proptest_config(conformance::cases(256))]
+
     #[test]
     fn answers_as_every_log(steps in conformance::steps(), keep in 1u64..20) {
         let retention = Retention { keep, keep_for: 36_500 * DAY, max_bytes: 0 };

@@ -16,6 +16,9 @@ use super::*;
 use crate::chat::event::{Entry, HistoryRange, LogFailure, Record, Ticket};
 use crate::log::conformance::{DAY, append, message, now, open, read, reply, room};
 
+/// The longest wait for anything: who waits so long has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 fn options(folder: &Path) -> Options {
     let retention = Retention { keep: 1000, keep_for: 36_500 * DAY, max_bytes: 0 };
     Options { path: folder.join("wschat.db"), retention, commit_every: Duration::ZERO }
@@ -47,8 +50,11 @@ impl SqliteLog {
     /// Waits until the log's health is as it should be.
     fn wait_for(&self, wanted: impl Fn(&Health) -> bool) -> Health {
         let mut health = Log::health(self);
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(health.wait_for(wanted)).unwrap().clone()
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let reached = runtime.block_on(async { tokio::time::timeout(PATIENCE, health.wait_for(wanted)).await.is_ok() });
+        let health = health.borrow().clone();
+        assert!(reached, "it stays as it is: {health:?}");
+        health
     }
 }
 

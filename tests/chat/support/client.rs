@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use super::Wait;
 use super::frame::{self, Frame};
 use super::stream::{Fin, Stream};
 
@@ -175,7 +176,9 @@ impl Client {
     /// The payload of the next frame of this type; what comes before is passed over.
     #[track_caller]
     pub fn skip_to(&mut self, kind: &str) -> Value {
+        let wait = Wait::begin();
         loop {
+            wait.goes_on(kind);
             let mut value = self.json();
             if value["type"] == kind {
                 return value["payload"].take();
@@ -207,14 +210,16 @@ impl Client {
         ack
     }
 
-    /// Everything that was said to this client before now has been read, and was this.
+    /// Everything that was said to this client before now has been read, and was this; but for a
+    /// backlog or a page of history, which come when they have been read.
     #[track_caller]
     pub fn said(&mut self) -> Vec<Value> {
         // This goes through the hub and back, behind all that was there before; `ping` would
         // overtake it.
         let re = self.say("who", json!({"room": "lobby"}));
-        let mut said = Vec::new();
+        let (mut said, wait) = (Vec::new(), Wait::begin());
         loop {
+            wait.goes_on("the answer to who");
             let value = self.json();
             if value["type"] == "who" && value["payload"]["re"] == re {
                 return said;
@@ -232,8 +237,9 @@ impl Client {
     /// As [`Client::end`], with the messages that came before the close frame.
     #[track_caller]
     pub fn end_and_said(&mut self) -> (End, Vec<String>) {
-        let mut said = Vec::new();
+        let (mut said, wait) = (Vec::new(), Wait::begin());
         let close = loop {
+            wait.goes_on("a close frame");
             match self.frame() {
                 Ok(frame) if frame.opcode == frame::CLOSE => break frame,
                 Ok(frame) if frame.opcode == frame::TEXT => {

@@ -19,8 +19,8 @@ use socket2::{Domain, Socket, Type};
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocket};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::PATIENCE;
 use super::certificate::fingerprint;
+use super::{PATIENCE, Wait};
 
 /// A connection to one of the daemon's listeners. Nothing on it is waited for longer than [`PATIENCE`].
 pub enum Stream {
@@ -363,7 +363,9 @@ impl Chat {
     #[track_caller]
     pub fn say(&mut self, text: &str) -> Value {
         let seq = self.send("message", json!({"room": "lobby", "text": text}));
+        let wait = Wait::begin();
         loop {
+            wait.goes_on("the ack");
             let mut ack = self.frame("ack");
             if ack["payload"]["re"] == seq {
                 return ack["payload"].take();
@@ -373,7 +375,9 @@ impl Chat {
 
     #[track_caller]
     pub fn text(&mut self) -> String {
+        let wait = Wait::begin();
         loop {
+            wait.goes_on("a text");
             match self.ws.read() {
                 Ok(Message::Text(text)) => return text.to_string(),
                 Ok(Message::Ping(_) | Message::Pong(_)) => {}
@@ -385,7 +389,9 @@ impl Chat {
     /// The next frame of this type; others are passed over.
     #[track_caller]
     pub fn frame(&mut self, kind: &str) -> Value {
+        let wait = Wait::begin();
         loop {
+            wait.goes_on(kind);
             let text = self.text();
             let frame: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
             if frame["type"] == kind {
@@ -398,7 +404,9 @@ impl Chat {
     /// The next frame of one of these types, of which `error` may be one.
     #[track_caller]
     pub fn any(&mut self, kinds: &[&str]) -> Value {
+        let wait = Wait::begin();
         loop {
+            wait.goes_on(kinds.join(" or "));
             let frame: Value = serde_json::from_str(&self.text()).expect("JSON");
             if kinds.iter().any(|kind| frame["type"] == *kind) {
                 return frame;
@@ -409,7 +417,9 @@ impl Chat {
     /// Waits until it is told this.
     #[track_caller]
     pub fn hears(&mut self, text: &str) -> Value {
+        let wait = Wait::begin();
         loop {
+            wait.goes_on(text);
             let frame = self.frame("message");
             if frame["payload"]["text"] == text {
                 return frame;
@@ -419,10 +429,18 @@ impl Chat {
 
     /// Reads until the daemon closes, and lets it close in order.
     #[track_caller]
-    pub fn closed(mut self) -> (Option<Value>, Closed) {
+    pub fn closed(self) -> (Option<Value>, Closed) {
+        self.closed_within(Some(Wait::begin()))
+    }
+
+    #[track_caller]
+    fn closed_within(mut self, wait: Option<Wait>) -> (Option<Value>, Closed) {
         let mut bye = None;
         let mut closed = None;
         loop {
+            if let Some(wait) = &wait {
+                wait.goes_on("the close");
+            }
             match self.ws.read() {
                 Ok(Message::Close(Some(frame))) => {
                     closed = Some(Closed { code: frame.code.into(), reason: frame.reason.to_string() });
@@ -455,7 +473,9 @@ impl Chat {
     /// finds nobody; what was sent to it must be whole, though.
     #[track_caller]
     pub fn last_words(mut self) -> Closed {
+        let wait = Wait::begin();
         loop {
+            wait.goes_on("the close");
             match self.ws.read() {
                 Ok(Message::Close(Some(frame))) => {
                     return Closed { code: frame.code.into(), reason: frame.reason.to_string() };
@@ -466,16 +486,19 @@ impl Chat {
         }
     }
 
-    /// As [`Chat::closed`], from now on and beside the test: somebody who reads.
+    /// As [`Chat::closed`], from now on and beside the test, for as long as that takes: somebody who
+    /// reads.
     pub fn closing(self) -> JoinHandle<(Option<Value>, Closed)> {
-        std::thread::spawn(|| self.closed())
+        std::thread::spawn(|| self.closed_within(None))
     }
 
     /// Asks to go, and waits until both sides have closed.
     #[track_caller]
     pub fn leave(mut self) {
         self.ws.close(None).expect("it is open");
+        let wait = Wait::begin();
         loop {
+            wait.goes_on("the end");
             match self.ws.read() {
                 Ok(_) => {}
                 Err(Error::ConnectionClosed) => return,

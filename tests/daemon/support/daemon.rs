@@ -8,7 +8,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::time::Instant;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -16,7 +15,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::control::Caller;
-use super::{Chat, Http, LOOK, PATIENCE, Stream, until};
+use super::{Chat, Http, PATIENCE, Stream, until};
 
 /// One plain listener on a free port.
 pub const PLAIN: &str = "[[listen]]\naddress = \"127.0.0.1:0\"\ntls = false\n";
@@ -44,13 +43,24 @@ pub struct Ran {
 }
 
 impl Ran {
+    #[track_caller]
     pub fn of(command: &mut Command) -> Self {
-        Ran::from(command.output().expect("the program can be run"))
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        Ran::of_child(child.expect("the program can be run"))
     }
 
-    /// Of one that runs already, once it ends.
+    /// Of one that runs already, once it ends, which it must.
+    #[track_caller]
     pub fn of_child(child: Child) -> Self {
-        Ran::from(child.wait_with_output().expect("our own child"))
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a process id"));
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || tell.send(child.wait_with_output()));
+        let output = told.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+            // It has not been waited for, so the id is still its own; what it has said is worth reading.
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+            panic!("it does not end: {:?}", told.recv_timeout(PATIENCE));
+        });
+        Ran::from(output.expect("our own child"))
     }
 
     fn from(output: Output) -> Self {
@@ -190,16 +200,7 @@ impl Setup {
     #[track_caller]
     pub fn fails(&self) -> Ran {
         let child = self.daemon_command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        let mut child = child.expect("the daemon can be run");
-        let begun = Instant::now();
-        while child.try_wait().expect("our own child").is_none() {
-            if begun.elapsed() > PATIENCE {
-                let _ = child.kill();
-                panic!("the daemon came up: {:?}", Ran::of_child(child));
-            }
-            std::thread::sleep(LOOK);
-        }
-        Ran::of_child(child)
+        Ran::of_child(child.expect("the daemon can be run"))
     }
 }
 

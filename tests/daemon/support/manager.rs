@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use tempfile::TempDir;
 
-use super::PATIENCE;
+use super::{PATIENCE, Wait};
 
 pub struct Manager {
     folder: TempDir,
@@ -75,9 +75,17 @@ impl Manager {
     /// The next message with this variable; others are passed over.
     #[track_caller]
     pub fn with(&self, name: &str) -> Said {
+        self.until(name, |_| true)
+    }
+
+    /// The next message in which this variable is as wanted; others are passed over.
+    #[track_caller]
+    pub fn until(&self, name: &str, wanted: impl Fn(&str) -> bool) -> Said {
+        let wait = Wait::begin();
         loop {
+            wait.goes_on(name);
             let said = self.next();
-            if said.has(name) {
+            if said.variables.get(name).is_some_and(|value| wanted(value)) {
                 return said;
             }
         }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::log::conformance::{self, check, steps};
+use crate::log::conformance::{self, cases, check, steps};
 
 struct Subject {
     folder: tempfile::TempDir,
@@ -31,7 +31,7 @@ impl conformance::Subject for Subject {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(cases(64))]
     #[test]
     fn answers_as_every_log(steps in steps(), keep in 1u64..20) {
         let folder = tempfile::tempdir().unwrap();
