@@ -169,7 +169,7 @@ impl Writer {
     }
 
     /// Whether the journal is empty now. Foreign readers are not waited for long.
-    fn checkpoint_soon(&mut self) -> rusqlite::Result<bool> {
+    pub(super) fn checkpoint_soon(&mut self) -> rusqlite::Result<bool> {
         self.db.busy_timeout(READERS)?;
         let done = self.checkpoint("TRUNCATE");
         self.db.busy_timeout(BUSY)?;

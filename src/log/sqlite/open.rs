@@ -118,8 +118,8 @@ fn settle(db: &Connection) -> rusqlite::Result<()> {
     // The writer says when; it has acknowledged then.
     db.pragma_update(None, "wal_autocheckpoint", 0)?;
     let _: i64 = db.pragma_update_and_check(None, "journal_size_limit", JOURNAL_BYTES, |row| row.get(0))?;
-    // What goes is overwritten where that costs nothing; the writer wants more where somebody deletes.
-    let _: i64 = db.pragma_update_and_check(None, "secure_delete", "fast", |row| row.get(0))?;
+    // What goes is overwritten, also in pages that are freed.
+    let _: i64 = db.pragma_update_and_check(None, "secure_delete", "on", |row| row.get(0))?;
     db.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(())
 }

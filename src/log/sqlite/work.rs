@@ -1,10 +1,11 @@
 //! One transaction: what is to be written, in its order, and what is answered once it is committed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
+use super::rewrite;
 use super::schema::{self, INSERT_ENTRY, Target};
 use super::writer::{Op, Room};
 use crate::chat::event::{LogFailure, LogReply, Record, Ticket};
@@ -25,6 +26,9 @@ pub(super) const STATEMENTS: &[&str] = &[LOAD, NEW_ROOM, SAVE, LOOK, TAKE, CLEAR
 /// Entries beyond its own number that a transaction may take away from the rooms that it writes to,
 /// so that a room over its bound comes back to it.
 const SPARE: u64 = 64;
+
+/// Texts so near to each other were taken away at one place.
+const TOGETHER: i64 = 16;
 
 /// A room's row.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,6 +96,8 @@ pub(super) struct Work<'a> {
     answers: Vec<Answer>,
     insert: CachedStatement<'a>,
     entries: u64,
+    /// Where texts were taken away: room and seq.
+    taken: BTreeSet<(i64, i64)>,
     /// Entries that a room may keep. What is beyond that counts as gone, though it goes at the end.
     keep: u64,
 }
@@ -114,7 +120,16 @@ impl<'a> Work<'a> {
     pub(super) fn begin(db: &'a Connection, open: &'a HashMap<RoomName, Room>, keep: u64) -> rusqlite::Result<Self> {
         let insert = db.prepare_cached(INSERT_ENTRY)?;
         db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-        Ok(Work { db, open, rows: HashMap::new(), answers: Vec::new(), insert, entries: 0, keep })
+        Ok(Work {
+            db,
+            open,
+            rows: HashMap::new(),
+            answers: Vec::new(),
+            insert,
+            entries: 0,
+            taken: BTreeSet::new(),
+            keep,
+        })
     }
 
     pub(super) fn apply(&mut self, op: &Op) -> rusqlite::Result<()> {
@@ -208,6 +223,7 @@ impl<'a> Work<'a> {
             Some((_, freed)) => freed,
         };
         self.db.prepare_cached(TAKE)?.execute(params![number, target as i64, freed])?;
+        self.taken.insert((number, target as i64));
         if let Some(row) = self.row(room)? {
             row.bytes = row.bytes.saturating_sub(freed as u64);
         }
@@ -221,6 +237,8 @@ impl<'a> Work<'a> {
         let removed = row.count.min(keep);
         db.prepare_cached(CLEAR)?.execute([row.number])?;
         (row.count, row.bytes, row.oldest) = (0, 0, None);
+        let place = (row.number, 0);
+        self.taken.insert(place);
         Ok(removed)
     }
 
@@ -238,6 +256,14 @@ impl<'a> Work<'a> {
             }
             left |= takes < beyond;
             row.save(self.db)?;
+        }
+        let mut last = None;
+        for &(room, seq) in &self.taken {
+            // Texts that lay together are neighbours of each other.
+            if last.is_none_or(|(other, at)| other != room || seq > at + TOGETHER) {
+                rewrite::around(self.db, room, seq)?;
+                last = Some((room, seq));
+            }
         }
         Ok(left)
     }

@@ -386,15 +386,7 @@ impl Writer {
 
     fn transact(&mut self, batch: &[Waiting]) -> rusqlite::Result<Vec<LogReply>> {
         let takes_away = batch.iter().any(|(op, _)| op.takes_away());
-        if takes_away {
-            secure_delete(&self.db, "on")?;
-        }
         let written = write(&self.db, &self.rooms, batch, self.keeper.retention.keep);
-        if takes_away {
-            secure_delete(&self.db, "fast")?;
-            // What was taken away is in the journal still.
-            self.keeper.scrub(Instant::now());
-        }
         let Written { rows, replies, entries, left } = written?;
         for (name, row) in rows {
             if let Some(room) = self.rooms.get_mut(&name) {
@@ -406,6 +398,16 @@ impl Writer {
         self.shared.entries.fetch_add(entries, Ordering::Relaxed);
         let refused = batch.iter().filter(|(op, _)| matches!(op, Op::Refused { .. })).count();
         self.shared.refused.fetch_add(refused as u64, Ordering::Relaxed);
+        if takes_away && entries > 0 {
+            // What was taken away is in the journal still, and overwritten before it is said to be gone.
+            // Who reads is waited for a little; then it is done as soon as it can be.
+            match self.checkpoint_soon() {
+                Ok(true) => {}
+                Ok(false) => self.keeper.scrub(Instant::now()),
+                // What is committed is committed.
+                Err(error) => drop(self.fail(&error)),
+            }
+        }
         Ok(replies)
     }
 
@@ -502,10 +504,6 @@ impl Writer {
 /// The epoch of rooms that have no row.
 pub(super) fn epoch(db: &Connection) -> rusqlite::Result<Arc<str>> {
     db.query_row("SELECT name || '.' || generation FROM store", [], |row| Ok(row.get::<_, String>(0)?.into()))
-}
-
-fn secure_delete(db: &Connection, how: &str) -> rusqlite::Result<()> {
-    db.pragma_update_and_check(None, "secure_delete", how, |row| row.get::<_, i64>(0)).map(drop)
 }
 
 struct Written {

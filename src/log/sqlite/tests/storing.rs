@@ -238,3 +238,37 @@ fn deleted_text_leaves_the_files() {
     log.with(|_| {});
     assert!(!on_disk(folder.path(), "---"));
 }
+
+#[test]
+fn of_many_deleted_texts_none_stays_in_the_gaps_of_pages() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = open_log(folder.path());
+    let rooms = ["a", "b", "c"].map(room);
+    for name in &rooms {
+        open(&mut log, name);
+    }
+    for i in 0..1500usize {
+        // Of many lengths, so that pages are split in many ways.
+        let text = format!("TAG{i:06} {}", "k".repeat(i * 7919 % 1500));
+        say(&mut log, &rooms[i % 3], &text);
+    }
+    let gone: Vec<usize> = (0..1500).step_by(7).collect();
+    for i in &gone {
+        let target = (i / 3 + 1) as u64;
+        assert!(matches!(delete(&mut log, &rooms[i % 3], target), LogReply::Committed { .. }));
+    }
+    // Nothing is waited for: what is answered is gone.
+    let left = |gone: &[usize]| {
+        let mut bytes = fs::read(folder.path().join("wschat.db")).unwrap();
+        bytes.extend(fs::read(folder.path().join("wschat.db-wal")).unwrap());
+        let found: std::collections::HashSet<_> =
+            bytes.windows(9).filter(|w| w.starts_with(b"TAG")).map(<[u8]>::to_vec).collect();
+        gone.iter().copied().filter(|i| found.contains(format!("TAG{i:06}").as_bytes())).collect::<Vec<_>>()
+    };
+    assert_eq!(left(&gone), [0usize; 0]);
+    assert_eq!(left(&[1, 2, 3]), [1, 2, 3]);
+    for name in &rooms {
+        assert!(matches!(purge(&mut log, name), LogReply::Committed { .. }));
+    }
+    assert_eq!(left(&(0..1500).collect::<Vec<_>>()), [0usize; 0]);
+}
