@@ -43,6 +43,12 @@ pub enum OpenError {
         .path.display()
     )]
     Damaged { path: PathBuf, why: String },
+    #[error(
+        "the history {} is missing or empty, but its journal {} has messages: put the file back that belongs to \
+         it; or, to begin a new history, move the journal away",
+        .path.display(), .journal.display()
+    )]
+    Orphan { path: PathBuf, journal: PathBuf },
     #[error("the history cannot be opened: {0}")]
     Sqlite(String),
     #[error("the history {}: {what}: {source}", .path.display())]
@@ -60,6 +66,16 @@ pub(super) struct Lock {
 pub(super) fn open(path: &Path) -> Result<(Connection, Lock), OpenError> {
     let io = |what| move |source| OpenError::Io { path: path.to_owned(), what, source };
     let lock = lock(path)?;
+    let journal = beside(path, "-wal");
+    let size = |path: &Path| fs::metadata(path).map(|file| file.len()).ok();
+    let before = size(path);
+    if before.unwrap_or(0) == 0 && size(&journal).unwrap_or(0) > 0 {
+        // SQLite would delete the journal.
+        return Err(OpenError::Orphan { path: path.to_owned(), journal });
+    }
+    if before == Some(0) {
+        tracing::warn!("{} is an empty file: a new history begins in it", path.display());
+    }
     let made = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         // SQLite gives its side files the mode of this one.
         Ok(_) => true,
@@ -173,7 +189,12 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
 /// Bytes of the database and its journal on the disk.
 pub(super) fn bytes(path: &Path) -> u64 {
     let size = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
-    let mut journal = path.as_os_str().to_owned();
-    journal.push("-wal");
-    size(path) + size(Path::new(&journal))
+    size(path) + size(&beside(path, "-wal"))
+}
+
+/// The path of a file that SQLite keeps beside the database.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }

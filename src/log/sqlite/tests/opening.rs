@@ -138,3 +138,29 @@ fn a_folder_that_is_not_there_is_told() {
     let error = SqliteLog::open(options(&folder.path().join("gone"))).err().unwrap().to_string();
     assert!(error.contains("gone/wschat.db"), "{error}");
 }
+
+#[test]
+fn a_journal_without_its_database_is_refused_and_left() {
+    for empty in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("wschat.db");
+        let journal = folder.path().join("wschat.db-wal");
+        fs::write(&journal, "messages").unwrap();
+        if empty {
+            fs::write(&path, "").unwrap();
+        }
+        let error = SqliteLog::open(options(folder.path())).err().expect("it is refused").to_string();
+        assert!(error.contains("wschat.db is missing") && error.contains(journal.to_str().unwrap()), "{error}");
+        assert_eq!((fs::read(&journal).unwrap().as_slice(), path.exists()), (&b"messages"[..], empty));
+    }
+}
+
+#[test]
+fn a_journal_that_cannot_be_opened_is_named_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(open_log(folder.path()));
+    // What nobody can open as a file, whoever asks.
+    fs::create_dir(folder.path().join("wschat.db-wal")).unwrap();
+    let error = SqliteLog::open(options(folder.path())).err().expect("it is refused").to_string();
+    assert!(error.contains("wschat.db-wal") && error.contains("chown"), "{error}");
+}
