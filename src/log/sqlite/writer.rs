@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, params};
+use rusqlite::{Connection, ErrorCode, MAIN_DB, params};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::keep::Keeper;
@@ -33,6 +33,8 @@ const PROBE_BYTES: i64 = 256 << 10;
 /// How long a `cid` counts, and the most of them that one room tells.
 const SAID_WINDOW: Duration = Duration::from_secs(600);
 const SAID: usize = 20_000;
+/// How often it is looked whether the file is still in its place, where nobody writes.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often the file's size is looked at.
 const SIZE_EVERY: Duration = Duration::from_secs(1);
 
@@ -125,6 +127,11 @@ pub(super) struct Writer {
     pub(super) epoch: Arc<str>,
     pub(super) keeper: Keeper,
     measured: Instant,
+    /// The file that is open, as device and number.
+    file: Option<(u64, u64)>,
+    looked: Instant,
+    /// The connection cannot write, and will not by itself.
+    read_only: bool,
     /// Dropped after the connection.
     _lock: Lock,
 }
@@ -155,6 +162,9 @@ impl Writer {
             clock: (started, now),
             keeper: Keeper::new(options.retention, now),
             measured: now,
+            file: open::identity(&options.path),
+            looked: now,
+            read_only: false,
             _lock: lock,
         })
     }
@@ -162,6 +172,10 @@ impl Writer {
     /// Until nobody orders any more and all that was ordered is done.
     pub(super) fn run(mut self) {
         let mut over = false;
+        if self.db.is_readonly(MAIN_DB).unwrap_or(false) {
+            self.read_only = true;
+            self.stand(format!("{} cannot be written to: give it to the daemon's user", self.shared.path.display()));
+        }
         while !over || !self.waiting.is_empty() {
             let now = Instant::now();
             let heard = match self.wake_at(now) {
@@ -203,7 +217,7 @@ impl Writer {
         }
         match &self.failing {
             Some(failing) => failing.tried + PROBE,
-            None => self.keeper.due(now),
+            None => self.keeper.due(now).min(self.looked + LOOK_EVERY),
         }
     }
 
@@ -414,11 +428,34 @@ impl Writer {
     /// Whether there is a point in trying; if not, why.
     fn able(&mut self, now: Instant) -> Result<(), String> {
         self.hear_of_damage(now);
+        self.look(now);
         match &self.failing {
             None => Ok(()),
             Some(failing) if now < failing.tried + RETRY => Err(failing.why.clone()),
             Some(_) => self.try_again(),
         }
+    }
+
+    /// Fails where the file has been moved or removed: what is written to it then is found by nobody.
+    fn look(&mut self, now: Instant) {
+        self.looked = now;
+        if let (Err(why), None) = (self.in_place(), &self.failing) {
+            self.stand(why);
+        }
+    }
+
+    fn in_place(&self) -> Result<(), String> {
+        let path = &self.shared.path;
+        if open::identity(path) == self.file {
+            return Ok(());
+        }
+        Err(format!("{} is not the file that is open any more: put that back, or restart", path.display()))
+    }
+
+    /// Fails for this reason until a probe finds that it is gone.
+    fn stand(&mut self, why: String) {
+        self.shared.failing(why.clone());
+        self.failing = Some(Failing { why, tried: Instant::now() });
     }
 
     /// A reader may have met it.
@@ -432,6 +469,9 @@ impl Writer {
     fn tend(&mut self) {
         let now = Instant::now();
         self.hear_of_damage(now);
+        if now >= self.looked + LOOK_EVERY {
+            self.look(now);
+        }
         match &self.failing {
             Some(failing) if now >= failing.tried + PROBE => drop(self.try_again()),
             Some(_) => {}
@@ -446,6 +486,7 @@ impl Writer {
     /// From here on nothing is tried but now and then. Why, in words.
     fn fail(&mut self, error: &rusqlite::Error) -> String {
         let why = failure::in_words(error, &self.shared.path);
+        self.read_only |= failure::code(error) == Some(ErrorCode::ReadOnly);
         if failure::is_damage(error) {
             self.shared.damaged(error);
         } else {
@@ -466,6 +507,10 @@ impl Writer {
             self.failing = Some(Failing { why: why.clone(), tried: now });
             return Err(why.clone());
         }
+        if let Err(why) = self.in_place() {
+            self.stand(why.clone());
+            return Err(why);
+        }
         match self.probe() {
             Ok(()) => {
                 self.failing = None;
@@ -474,6 +519,7 @@ impl Writer {
             }
             Err(error) => {
                 let why = failure::in_words(&error, &self.shared.path);
+                self.read_only |= failure::code(&error) == Some(ErrorCode::ReadOnly);
                 if failure::is_damage(&error) {
                     self.shared.damaged(&error);
                 } else {
@@ -487,12 +533,17 @@ impl Writer {
 
     /// Writes more than most messages need, and looks up what is really stored.
     fn probe(&mut self) -> rusqlite::Result<()> {
+        if self.read_only {
+            // A connection that could not write when it was made never can.
+            self.db = open::again(&self.shared.path)?;
+        }
         if !self.db.is_autocommit() {
             self.db.execute_batch("ROLLBACK")?;
         }
         self.checkpoint("TRUNCATE")?;
         self.db.execute("UPDATE store SET probe = zeroblob(?1)", [PROBE_BYTES])?;
         self.db.execute("UPDATE store SET probe = NULL", [])?;
+        self.read_only = false;
         self.epoch = epoch(&self.db)?;
         for (name, room) in &mut self.rooms {
             room.row = Row::load(&self.db, name)?;
