@@ -14,6 +14,7 @@ mod keep;
 mod open;
 mod reader;
 mod rewrite;
+mod said;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -133,6 +134,7 @@ fn statements() -> impl Iterator<Item = &'static str> {
         .chain(work::STATEMENTS.iter().copied())
         .chain(keep::STATEMENTS.iter().copied())
         .chain(rewrite::STATEMENTS.iter().copied())
+        .chain(said::STATEMENTS.iter().copied())
 }
 
 impl SqliteLog {

@@ -19,7 +19,7 @@ pub(super) const BUSY: Duration = Duration::from_secs(2);
 /// What the journal may keep of the disk after it has been taken into the database.
 const JOURNAL_BYTES: i64 = 16 << 20;
 /// Statements that are kept prepared: more than there are.
-const STATEMENTS: usize = 64;
+const STATEMENTS: usize = 96;
 
 /// Why the history cannot be opened. Nothing has been changed then.
 #[derive(Debug, Error)]

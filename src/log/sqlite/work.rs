@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
-use super::rewrite;
 use super::schema::{self, INSERT_ENTRY, Target};
 use super::writer::{Op, Room};
+use super::{rewrite, said};
 use crate::chat::event::{LogFailure, LogReply, Record, Ticket};
 use crate::chat::id::{RoomName, Seq, UserId};
 
@@ -75,10 +75,11 @@ impl Row {
         Ok(())
     }
 
-    /// Takes the entries before `first` away.
-    pub(super) fn trim(&mut self, db: &Connection, first: Seq) -> rusqlite::Result<()> {
+    /// Takes the entries before `first` away; of those said `since` then, the `cid`s stay.
+    pub(super) fn trim(&mut self, db: &Connection, first: Seq, since: i64) -> rusqlite::Result<()> {
         let bound = params![self.number, first as i64];
         let size: i64 = db.prepare_cached(SIZE)?.query_row(bound, |row| row.get(0))?;
+        said::keep(db, self.number, first as i64, since)?;
         db.prepare_cached(TRIM)?.execute(bound)?;
         self.count = (self.head + 1).saturating_sub(first);
         self.bytes = self.bytes.saturating_sub(size as u64);
@@ -100,6 +101,8 @@ pub(super) struct Work<'a> {
     taken: BTreeSet<(i64, i64)>,
     /// Entries that a room may keep. What is beyond that counts as gone, though it goes at the end.
     keep: u64,
+    /// In milliseconds since 1970: what was said since then is not to be said again.
+    since: i64,
 }
 
 /// What is answered if it is committed.
@@ -117,7 +120,12 @@ struct Appended {
 }
 
 impl<'a> Work<'a> {
-    pub(super) fn begin(db: &'a Connection, open: &'a HashMap<RoomName, Room>, keep: u64) -> rusqlite::Result<Self> {
+    pub(super) fn begin(
+        db: &'a Connection,
+        open: &'a HashMap<RoomName, Room>,
+        keep: u64,
+        since: i64,
+    ) -> rusqlite::Result<Self> {
         let insert = db.prepare_cached(INSERT_ENTRY)?;
         db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         Ok(Work {
@@ -129,6 +137,7 @@ impl<'a> Work<'a> {
             entries: 0,
             taken: BTreeSet::new(),
             keep,
+            since,
         })
     }
 
@@ -232,9 +241,10 @@ impl<'a> Work<'a> {
 
     /// How many entries went.
     fn purge(&mut self, room: &RoomName) -> rusqlite::Result<u64> {
-        let (db, keep) = (self.db, self.keep);
+        let (db, keep, since) = (self.db, self.keep, self.since);
         let Some(row) = self.row(room)? else { return Ok(0) };
         let removed = row.count.min(keep);
+        said::keep(db, row.number, i64::MAX, since)?;
         db.prepare_cached(CLEAR)?.execute([row.number])?;
         (row.count, row.bytes, row.oldest) = (0, 0, None);
         let place = (row.number, 0);
@@ -251,11 +261,14 @@ impl<'a> Work<'a> {
             let beyond = row.count.saturating_sub(self.keep);
             let takes = beyond.min(spare);
             if takes > 0 {
-                row.trim(self.db, row.first() + takes)?;
+                row.trim(self.db, row.first() + takes, self.since)?;
                 spare -= takes;
             }
             left |= takes < beyond;
             row.save(self.db)?;
+        }
+        if left || self.entries > 0 {
+            said::prune(self.db, self.since, 2 * self.entries as i64)?;
         }
         let mut last = None;
         for &(room, seq) in &self.taken {

@@ -10,14 +10,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, MAIN_DB, params};
+use rusqlite::{Connection, ErrorCode, MAIN_DB};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::keep::Keeper;
 use super::open::Lock;
 use super::work::{Row, Work};
-use super::{Options, Shared, failure, open, schema};
-use crate::chat::event::{LogFailure, LogReply, Record, SaidBefore, Ticket};
+use super::{Options, Shared, failure, open, said};
+use crate::chat::event::{LogFailure, LogReply, Record, Ticket};
 use crate::chat::id::{RoomName, Seq, UserId};
 use crate::log::{Health, Retention};
 
@@ -30,15 +30,10 @@ const RETRY: Duration = Duration::from_millis(200);
 const PROBE: Duration = Duration::from_secs(1);
 /// Bytes that a disk must take before a log that has failed counts as good again.
 const PROBE_BYTES: i64 = 256 << 10;
-/// How long a `cid` counts, and the most of them that one room tells.
-const SAID_WINDOW: Duration = Duration::from_secs(600);
-const SAID: usize = 20_000;
 /// How often it is looked whether the file is still in its place, where nobody writes.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often the file's size is looked at.
 const SIZE_EVERY: Duration = Duration::from_secs(1);
-
-const SAID_BEFORE: &str = "SELECT time, cid, user, id, seq FROM entry WHERE room = ?1 AND seq > ?2 ORDER BY seq DESC";
 
 /// What the writer is told.
 pub(super) enum Order {
@@ -118,9 +113,9 @@ pub(super) struct Writer {
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
     commit_every: Duration,
-    last_commit: Option<Instant>,
+    pub(super) last_commit: Option<Instant>,
     failing: Option<Failing>,
-    started: SystemTime,
+    pub(super) started: SystemTime,
     /// The time of day, as last told, and when.
     clock: (SystemTime, Instant),
     /// The store's name and generation: epochs of rooms without a row.
@@ -309,41 +304,6 @@ impl Writer {
         Ok(LogReply::Opened { room: room_name, epoch, head, first, said })
     }
 
-    /// Messages that a process before this one may have stored and that may be sent again.
-    fn said(&self, row: &Row) -> rusqlite::Result<Vec<SaidBefore>> {
-        let now = self.wall();
-        if now.duration_since(self.started).is_ok_and(|age| age >= SAID_WINDOW) {
-            return Ok(Vec::new());
-        }
-        let now = schema::millis(now);
-        let window = SAID_WINDOW.as_millis() as i64;
-        let mut said = Vec::new();
-        let mut statement = self.db.prepare_cached(SAID_BEFORE)?;
-        let mut rows = statement.query(params![row.number, row.head.saturating_sub(SAID as u64) as i64])?;
-        while let Some(row) = rows.next()? {
-            let time: i64 = row.get(0)?;
-            if time < now - window {
-                break;
-            }
-            let (cid, user) = (row.get_ref(1)?.as_str_or_null()?, row.get_ref(2)?.as_str_or_null()?);
-            // What this process has stored itself is known already; told by the clock, which may have been
-            // set back, it could not be.
-            if let (Some(cid), Some(Ok(user))) = (cid, user.map(UserId::parse)) {
-                // What comes from a clock that went ahead is new.
-                let age = Duration::from_millis((now - time).try_into().unwrap_or(0));
-                said.push(SaidBefore {
-                    user,
-                    cid: cid.into(),
-                    seq: row.get::<_, i64>(4)? as Seq,
-                    id: row.get(3)?,
-                    age,
-                });
-            }
-        }
-        said.reverse();
-        Ok(said)
-    }
-
     /// Commits what waits, up to the first that has to wait for that.
     fn commit(&mut self, now: Instant) {
         let mut batch = Vec::new();
@@ -400,7 +360,7 @@ impl Writer {
 
     fn transact(&mut self, batch: &[Waiting]) -> rusqlite::Result<Vec<LogReply>> {
         let takes_away = batch.iter().any(|(op, _)| op.takes_away());
-        let written = write(&self.db, &self.rooms, batch, self.keeper.retention.keep);
+        let written = write(&self.db, &self.rooms, batch, self.keeper.retention.keep, said::since(self.wall()));
         let Written { rows, replies, entries, left } = written?;
         for (name, row) in rows {
             if let Some(room) = self.rooms.get_mut(&name) {
@@ -566,8 +526,14 @@ struct Written {
 }
 
 /// All of the batch in one transaction, or nothing of it.
-fn write(db: &Connection, rooms: &HashMap<RoomName, Room>, batch: &[Waiting], keep: u64) -> rusqlite::Result<Written> {
-    let mut work = Work::begin(db, rooms, keep)?;
+fn write(
+    db: &Connection,
+    rooms: &HashMap<RoomName, Room>,
+    batch: &[Waiting],
+    keep: u64,
+    since: i64,
+) -> rusqlite::Result<Written> {
+    let mut work = Work::begin(db, rooms, keep, since)?;
     let done = batch.iter().try_for_each(|(op, _)| work.apply(op)).and_then(|()| work.finish());
     let committed = done.and_then(|left| db.prepare_cached("COMMIT")?.execute([]).map(|_| left));
     let left = match committed {

@@ -85,7 +85,8 @@ fn the_first_version_is_the_one_that_was_released() {
         columns.join(" "),
         "store.one store.name store.generation store.probe room.number room.name room.epoch room.head room.count \
          room.bytes room.oldest entry.room entry.seq entry.time entry.kind entry.size entry.id entry.user entry.nick \
-         entry.cid entry.dialect entry.name entry.target entry.body"
+         entry.cid entry.dialect entry.name entry.target entry.body said.room said.seq said.time said.id said.user \
+         said.cid"
     );
 }
 
