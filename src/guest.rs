@@ -38,7 +38,8 @@ impl GuestKey {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let mut key = vec![0; KEY_BYTES];
                 aws_lc_rs::rand::fill(&mut key).map_err(|_| io::Error::other("no random bytes to be had"))?;
-                write_private(&path, &key)?;
+                write_private(&path, &key)
+                    .map_err(|e| io::Error::new(e.kind(), format!("cannot write {}: {e}", path.display())))?;
                 key
             }
             Err(e) => return Err(io::Error::new(e.kind(), format!("cannot read {}: {e}", path.display()))),
@@ -91,6 +92,13 @@ mod tests {
         }
         let other = tempfile::tempdir().unwrap();
         assert_eq!(GuestKey::load(other.path()).unwrap().check(&signed), None);
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_written_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = GuestKey::load(&folder.path().join("gone")).unwrap_err().to_string();
+        assert!(error.contains("gone/guest.key"), "{error}");
     }
 
     #[test]

@@ -160,6 +160,8 @@ struct Stream {
     epoch: Option<String>,
     head: Seq,
     entries: BTreeMap<Seq, Record>,
+    /// All there ever was: a `cid` counts longer than its message is kept.
+    ever: BTreeMap<Seq, Record>,
 }
 
 impl Stream {
@@ -179,7 +181,8 @@ impl Stream {
 
     fn append(&mut self, record: Record, removed: u64, keep: u64) -> (Seq, Seq, u64) {
         self.head += 1;
-        self.entries.insert(self.head, record);
+        self.entries.insert(self.head, record.clone());
+        self.ever.insert(self.head, record);
         self.trim(keep);
         (self.head, self.first(), removed)
     }
@@ -308,7 +311,7 @@ pub(super) fn check(subject: &mut dyn Subject, steps: Vec<Step>, keep: u64) -> R
                 prop_assert_eq!((&room, head, first), (&names[i], stream.head, stream.first()));
                 prop_assert_eq!(stream.epoch.get_or_insert(epoch.to_string()), &*epoch);
                 let mut wanted = Vec::new();
-                for (seq, record) in &stream.entries {
+                for (seq, record) in &stream.ever {
                     if let Body::Message { from, cid: Some(cid), .. } = &record.body
                         && subject.tells_said()
                     {

@@ -18,7 +18,10 @@ pub(super) fn in_words(error: &rusqlite::Error, path: &Path) -> String {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             format!("another program holds {file} and does not let go of it")
         }
-        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => format!("{file} cannot be opened: {error}"),
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => format!(
+            "{file}, {file}-wal or {file}-shm cannot be opened ({error}): give all three and their folder to the \
+             daemon's user (chown)"
+        ),
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             format!("{file} is damaged ({error}): stop, restore a backup or move it away, and start again")
         }

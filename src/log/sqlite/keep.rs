@@ -11,9 +11,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::failure;
 use super::open::BUSY;
-use super::schema;
 use super::work::Row;
 use super::writer::{Writer, epoch};
+use super::{said, schema};
 use crate::chat::id::{RoomName, Seq};
 use crate::log::{Retention, level};
 
@@ -21,6 +21,8 @@ use crate::log::{Retention, level};
 const STEP: u64 = 500;
 /// While others write, a step comes no more often than this.
 const BETWEEN: Duration = Duration::from_millis(20);
+/// `cid`s that count no more, and that one walk takes away.
+const OLD_SAID: i64 = 2000;
 /// Rooms are looked through this often.
 const SWEEP: Duration = Duration::from_secs(60);
 /// The journal is taken into the database after so many commits, or bytes of requests.
@@ -169,7 +171,7 @@ impl Writer {
     }
 
     /// Whether the journal is empty now. Foreign readers are not waited for long.
-    fn checkpoint_soon(&mut self) -> rusqlite::Result<bool> {
+    pub(super) fn checkpoint_soon(&mut self) -> rusqlite::Result<bool> {
         self.db.busy_timeout(READERS)?;
         let done = self.checkpoint("TRUNCATE");
         self.db.busy_timeout(BUSY)?;
@@ -249,10 +251,11 @@ impl Writer {
             rooms.pop_front();
             return Ok(());
         };
+        let since = said::since(self.wall());
         let each = (row.bytes / row.count).max(1);
         let takes = ((row.bytes - level) / each + 1).clamp(1, STEP).min(row.count);
         self.step(|db, step| {
-            row.trim(db, row.first() + takes)?;
+            row.trim(db, row.first() + takes, since)?;
             row.save(db)?;
             step.changed.push((name, row));
             Ok(())
@@ -262,6 +265,11 @@ impl Writer {
     /// The next rooms of a walk: what is too old or too much goes, and rooms of which nothing is left.
     fn walk(&mut self) -> rusqlite::Result<()> {
         let Some(after) = self.keeper.walk else { return Ok(()) };
+        let since = said::since(self.wall());
+        if after == 0 && self.last_commit.is_some() {
+            // Not before somebody has told the time. The rest goes with what is written.
+            said::prune(&self.db, since, OLD_SAID)?;
+        }
         let mut statement = self.db.prepare_cached(WALK)?;
         let rows = statement.query_map(params![after, STEP as i64], named)?;
         let rows = rows.collect::<rusqlite::Result<Vec<(Option<RoomName>, Row)>>>()?;
@@ -296,7 +304,7 @@ impl Writer {
                 let young = young.map_or(most, |seq| seq as Seq);
                 let first = (row.head + 1).saturating_sub(keep).max(young).clamp(from, most);
                 if first > from {
-                    row.trim(db, first)?;
+                    row.trim(db, first, since)?;
                     row.save(db)?;
                     left -= first - from;
                 }
@@ -306,6 +314,7 @@ impl Writer {
                 }
                 if row.count == 0 && !open {
                     db.prepare_cached(FORGET)?.execute([row.number])?;
+                    said::forget(db, row.number)?;
                     step.forgotten = true;
                 } else if first > from {
                     step.changed.push((name, row));

@@ -13,6 +13,8 @@ mod failure;
 mod keep;
 mod open;
 mod reader;
+mod rewrite;
+mod said;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -128,7 +130,11 @@ impl Shared {
 /// Every statement that is used again and again; a database in which one cannot be prepared is none.
 fn statements() -> impl Iterator<Item = &'static str> {
     let read = [reader::ROOM, reader::AFTER, reader::BEFORE, reader::LIST];
-    read.into_iter().chain(work::STATEMENTS.iter().copied()).chain(keep::STATEMENTS.iter().copied())
+    read.into_iter()
+        .chain(work::STATEMENTS.iter().copied())
+        .chain(keep::STATEMENTS.iter().copied())
+        .chain(rewrite::STATEMENTS.iter().copied())
+        .chain(said::STATEMENTS.iter().copied())
 }
 
 impl SqliteLog {

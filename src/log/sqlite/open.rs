@@ -4,7 +4,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ pub(super) const BUSY: Duration = Duration::from_secs(2);
 /// What the journal may keep of the disk after it has been taken into the database.
 const JOURNAL_BYTES: i64 = 16 << 20;
 /// Statements that are kept prepared: more than there are.
-const STATEMENTS: usize = 64;
+const STATEMENTS: usize = 96;
 
 /// Why the history cannot be opened. Nothing has been changed then.
 #[derive(Debug, Error)]
@@ -43,6 +43,12 @@ pub enum OpenError {
         .path.display()
     )]
     Damaged { path: PathBuf, why: String },
+    #[error(
+        "the history {} is missing or empty, but its journal {} has messages: put the file back that belongs to \
+         it; or, to begin a new history, move the journal away",
+        .path.display(), .journal.display()
+    )]
+    Orphan { path: PathBuf, journal: PathBuf },
     #[error("the history cannot be opened: {0}")]
     Sqlite(String),
     #[error("the history {}: {what}: {source}", .path.display())]
@@ -60,6 +66,16 @@ pub(super) struct Lock {
 pub(super) fn open(path: &Path) -> Result<(Connection, Lock), OpenError> {
     let io = |what| move |source| OpenError::Io { path: path.to_owned(), what, source };
     let lock = lock(path)?;
+    let journal = beside(path, "-wal");
+    let size = |path: &Path| fs::metadata(path).map(|file| file.len()).ok();
+    let before = size(path);
+    if before.unwrap_or(0) == 0 && size(&journal).unwrap_or(0) > 0 {
+        // SQLite would delete the journal.
+        return Err(OpenError::Orphan { path: path.to_owned(), journal });
+    }
+    if before == Some(0) {
+        tracing::warn!("{} is an empty file: a new history begins in it", path.display());
+    }
     let made = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         // SQLite gives its side files the mode of this one.
         Ok(_) => true,
@@ -87,6 +103,19 @@ fn lock(path: &Path) -> Result<Lock, OpenError> {
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.to_owned() }),
         Err(TryLockError::Error(e)) => Err(io("it cannot be locked", e)),
     }
+}
+
+/// The connection that writes, anew. Nothing is made, and nothing is brought up to date.
+pub(super) fn again(path: &Path) -> rusqlite::Result<Connection> {
+    let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    db.busy_timeout(BUSY)?;
+    settle(&db)?;
+    Ok(db)
+}
+
+/// Which file is at the path, as device and number; `None` where there is none.
+pub(super) fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
 fn prepare(path: &Path) -> Result<Connection, OpenError> {
@@ -118,8 +147,8 @@ fn settle(db: &Connection) -> rusqlite::Result<()> {
     // The writer says when; it has acknowledged then.
     db.pragma_update(None, "wal_autocheckpoint", 0)?;
     let _: i64 = db.pragma_update_and_check(None, "journal_size_limit", JOURNAL_BYTES, |row| row.get(0))?;
-    // What goes is overwritten where that costs nothing; the writer wants more where somebody deletes.
-    let _: i64 = db.pragma_update_and_check(None, "secure_delete", "fast", |row| row.get(0))?;
+    // What goes is overwritten, also in pages that are freed.
+    let _: i64 = db.pragma_update_and_check(None, "secure_delete", "on", |row| row.get(0))?;
     db.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(())
 }
@@ -173,7 +202,12 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
 /// Bytes of the database and its journal on the disk.
 pub(super) fn bytes(path: &Path) -> u64 {
     let size = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
-    let mut journal = path.as_os_str().to_owned();
-    journal.push("-wal");
-    size(path) + size(Path::new(&journal))
+    size(path) + size(&beside(path, "-wal"))
+}
+
+/// The path of a file that SQLite keeps beside the database.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }

@@ -49,6 +49,16 @@ CREATE TABLE entry (
     body    TEXT,                -- text of a message, JSON of an event; NULL once deleted
     PRIMARY KEY (room, seq)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE said (              -- of messages that went within ten minutes: not to be said again
+    room INTEGER NOT NULL,
+    seq  INTEGER NOT NULL,
+    time INTEGER NOT NULL,
+    id   TEXT NOT NULL,
+    user TEXT NOT NULL,
+    cid  TEXT NOT NULL,
+    PRIMARY KEY (room, seq)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX said_time ON said (time);
 INSERT INTO store VALUES (1, lower(hex(randomblob(8))), 0, NULL);
 ";
 

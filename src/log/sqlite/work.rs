@@ -1,12 +1,13 @@
 //! One transaction: what is to be written, in its order, and what is answered once it is committed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use super::schema::{self, INSERT_ENTRY, Target};
 use super::writer::{Op, Room};
+use super::{rewrite, said};
 use crate::chat::event::{LogFailure, LogReply, Record, Ticket};
 use crate::chat::id::{RoomName, Seq, UserId};
 
@@ -25,6 +26,9 @@ pub(super) const STATEMENTS: &[&str] = &[LOAD, NEW_ROOM, SAVE, LOOK, TAKE, CLEAR
 /// Entries beyond its own number that a transaction may take away from the rooms that it writes to,
 /// so that a room over its bound comes back to it.
 const SPARE: u64 = 64;
+
+/// Texts so near to each other were taken away at one place.
+const TOGETHER: i64 = 16;
 
 /// A room's row.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,10 +75,11 @@ impl Row {
         Ok(())
     }
 
-    /// Takes the entries before `first` away.
-    pub(super) fn trim(&mut self, db: &Connection, first: Seq) -> rusqlite::Result<()> {
+    /// Takes the entries before `first` away; of those said `since` then, the `cid`s stay.
+    pub(super) fn trim(&mut self, db: &Connection, first: Seq, since: i64) -> rusqlite::Result<()> {
         let bound = params![self.number, first as i64];
         let size: i64 = db.prepare_cached(SIZE)?.query_row(bound, |row| row.get(0))?;
+        said::keep(db, self.number, first as i64, since)?;
         db.prepare_cached(TRIM)?.execute(bound)?;
         self.count = (self.head + 1).saturating_sub(first);
         self.bytes = self.bytes.saturating_sub(size as u64);
@@ -92,8 +97,12 @@ pub(super) struct Work<'a> {
     answers: Vec<Answer>,
     insert: CachedStatement<'a>,
     entries: u64,
+    /// Where texts were taken away: room and seq.
+    taken: BTreeSet<(i64, i64)>,
     /// Entries that a room may keep. What is beyond that counts as gone, though it goes at the end.
     keep: u64,
+    /// In milliseconds since 1970: what was said since then is not to be said again.
+    since: i64,
 }
 
 /// What is answered if it is committed.
@@ -111,10 +120,25 @@ struct Appended {
 }
 
 impl<'a> Work<'a> {
-    pub(super) fn begin(db: &'a Connection, open: &'a HashMap<RoomName, Room>, keep: u64) -> rusqlite::Result<Self> {
+    pub(super) fn begin(
+        db: &'a Connection,
+        open: &'a HashMap<RoomName, Room>,
+        keep: u64,
+        since: i64,
+    ) -> rusqlite::Result<Self> {
         let insert = db.prepare_cached(INSERT_ENTRY)?;
         db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-        Ok(Work { db, open, rows: HashMap::new(), answers: Vec::new(), insert, entries: 0, keep })
+        Ok(Work {
+            db,
+            open,
+            rows: HashMap::new(),
+            answers: Vec::new(),
+            insert,
+            entries: 0,
+            taken: BTreeSet::new(),
+            keep,
+            since,
+        })
     }
 
     pub(super) fn apply(&mut self, op: &Op) -> rusqlite::Result<()> {
@@ -208,6 +232,7 @@ impl<'a> Work<'a> {
             Some((_, freed)) => freed,
         };
         self.db.prepare_cached(TAKE)?.execute(params![number, target as i64, freed])?;
+        self.taken.insert((number, target as i64));
         if let Some(row) = self.row(room)? {
             row.bytes = row.bytes.saturating_sub(freed as u64);
         }
@@ -216,11 +241,14 @@ impl<'a> Work<'a> {
 
     /// How many entries went.
     fn purge(&mut self, room: &RoomName) -> rusqlite::Result<u64> {
-        let (db, keep) = (self.db, self.keep);
+        let (db, keep, since) = (self.db, self.keep, self.since);
         let Some(row) = self.row(room)? else { return Ok(0) };
         let removed = row.count.min(keep);
+        said::keep(db, row.number, i64::MAX, since)?;
         db.prepare_cached(CLEAR)?.execute([row.number])?;
         (row.count, row.bytes, row.oldest) = (0, 0, None);
+        let place = (row.number, 0);
+        self.taken.insert(place);
         Ok(removed)
     }
 
@@ -233,11 +261,22 @@ impl<'a> Work<'a> {
             let beyond = row.count.saturating_sub(self.keep);
             let takes = beyond.min(spare);
             if takes > 0 {
-                row.trim(self.db, row.first() + takes)?;
+                row.trim(self.db, row.first() + takes, self.since)?;
                 spare -= takes;
             }
             left |= takes < beyond;
             row.save(self.db)?;
+        }
+        if left || self.entries > 0 {
+            said::prune(self.db, self.since, 2 * self.entries as i64)?;
+        }
+        let mut last = None;
+        for &(room, seq) in &self.taken {
+            // Texts that lay together are neighbours of each other.
+            if last.is_none_or(|(other, at)| other != room || seq > at + TOGETHER) {
+                rewrite::around(self.db, room, seq)?;
+                last = Some((room, seq));
+            }
         }
         Ok(left)
     }

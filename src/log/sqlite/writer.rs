@@ -10,14 +10,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, params};
+use rusqlite::{Connection, ErrorCode, MAIN_DB};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::keep::Keeper;
 use super::open::Lock;
 use super::work::{Row, Work};
-use super::{Options, Shared, failure, open, schema};
-use crate::chat::event::{LogFailure, LogReply, Record, SaidBefore, Ticket};
+use super::{Options, Shared, failure, open, said};
+use crate::chat::event::{LogFailure, LogReply, Record, Ticket};
 use crate::chat::id::{RoomName, Seq, UserId};
 use crate::log::{Health, Retention};
 
@@ -30,13 +30,10 @@ const RETRY: Duration = Duration::from_millis(200);
 const PROBE: Duration = Duration::from_secs(1);
 /// Bytes that a disk must take before a log that has failed counts as good again.
 const PROBE_BYTES: i64 = 256 << 10;
-/// How long a `cid` counts, and the most of them that one room tells.
-const SAID_WINDOW: Duration = Duration::from_secs(600);
-const SAID: usize = 20_000;
+/// How often it is looked whether the file is still in its place, where nobody writes.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often the file's size is looked at.
 const SIZE_EVERY: Duration = Duration::from_secs(1);
-
-const SAID_BEFORE: &str = "SELECT time, cid, user, id, seq FROM entry WHERE room = ?1 AND seq > ?2 ORDER BY seq DESC";
 
 /// What the writer is told.
 pub(super) enum Order {
@@ -116,15 +113,20 @@ pub(super) struct Writer {
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
     commit_every: Duration,
-    last_commit: Option<Instant>,
+    pub(super) last_commit: Option<Instant>,
     failing: Option<Failing>,
-    started: SystemTime,
+    pub(super) started: SystemTime,
     /// The time of day, as last told, and when.
     clock: (SystemTime, Instant),
     /// The store's name and generation: epochs of rooms without a row.
     pub(super) epoch: Arc<str>,
     pub(super) keeper: Keeper,
     measured: Instant,
+    /// The file that is open, as device and number.
+    file: Option<(u64, u64)>,
+    looked: Instant,
+    /// The connection cannot write, and will not by itself.
+    read_only: bool,
     /// Dropped after the connection.
     _lock: Lock,
 }
@@ -155,6 +157,9 @@ impl Writer {
             clock: (started, now),
             keeper: Keeper::new(options.retention, now),
             measured: now,
+            file: open::identity(&options.path),
+            looked: now,
+            read_only: false,
             _lock: lock,
         })
     }
@@ -162,6 +167,10 @@ impl Writer {
     /// Until nobody orders any more and all that was ordered is done.
     pub(super) fn run(mut self) {
         let mut over = false;
+        if self.db.is_readonly(MAIN_DB).unwrap_or(false) {
+            self.read_only = true;
+            self.stand(format!("{} cannot be written to: give it to the daemon's user", self.shared.path.display()));
+        }
         while !over || !self.waiting.is_empty() {
             let now = Instant::now();
             let heard = match self.wake_at(now) {
@@ -203,7 +212,7 @@ impl Writer {
         }
         match &self.failing {
             Some(failing) => failing.tried + PROBE,
-            None => self.keeper.due(now),
+            None => self.keeper.due(now).min(self.looked + LOOK_EVERY),
         }
     }
 
@@ -295,41 +304,6 @@ impl Writer {
         Ok(LogReply::Opened { room: room_name, epoch, head, first, said })
     }
 
-    /// Messages that a process before this one may have stored and that may be sent again.
-    fn said(&self, row: &Row) -> rusqlite::Result<Vec<SaidBefore>> {
-        let now = self.wall();
-        if now.duration_since(self.started).is_ok_and(|age| age >= SAID_WINDOW) {
-            return Ok(Vec::new());
-        }
-        let now = schema::millis(now);
-        let window = SAID_WINDOW.as_millis() as i64;
-        let mut said = Vec::new();
-        let mut statement = self.db.prepare_cached(SAID_BEFORE)?;
-        let mut rows = statement.query(params![row.number, row.head.saturating_sub(SAID as u64) as i64])?;
-        while let Some(row) = rows.next()? {
-            let time: i64 = row.get(0)?;
-            if time < now - window {
-                break;
-            }
-            let (cid, user) = (row.get_ref(1)?.as_str_or_null()?, row.get_ref(2)?.as_str_or_null()?);
-            // What this process has stored itself is known already; told by the clock, which may have been
-            // set back, it could not be.
-            if let (Some(cid), Some(Ok(user))) = (cid, user.map(UserId::parse)) {
-                // What comes from a clock that went ahead is new.
-                let age = Duration::from_millis((now - time).try_into().unwrap_or(0));
-                said.push(SaidBefore {
-                    user,
-                    cid: cid.into(),
-                    seq: row.get::<_, i64>(4)? as Seq,
-                    id: row.get(3)?,
-                    age,
-                });
-            }
-        }
-        said.reverse();
-        Ok(said)
-    }
-
     /// Commits what waits, up to the first that has to wait for that.
     fn commit(&mut self, now: Instant) {
         let mut batch = Vec::new();
@@ -386,15 +360,7 @@ impl Writer {
 
     fn transact(&mut self, batch: &[Waiting]) -> rusqlite::Result<Vec<LogReply>> {
         let takes_away = batch.iter().any(|(op, _)| op.takes_away());
-        if takes_away {
-            secure_delete(&self.db, "on")?;
-        }
-        let written = write(&self.db, &self.rooms, batch, self.keeper.retention.keep);
-        if takes_away {
-            secure_delete(&self.db, "fast")?;
-            // What was taken away is in the journal still.
-            self.keeper.scrub(Instant::now());
-        }
+        let written = write(&self.db, &self.rooms, batch, self.keeper.retention.keep, said::since(self.wall()));
         let Written { rows, replies, entries, left } = written?;
         for (name, row) in rows {
             if let Some(room) = self.rooms.get_mut(&name) {
@@ -406,17 +372,50 @@ impl Writer {
         self.shared.entries.fetch_add(entries, Ordering::Relaxed);
         let refused = batch.iter().filter(|(op, _)| matches!(op, Op::Refused { .. })).count();
         self.shared.refused.fetch_add(refused as u64, Ordering::Relaxed);
+        if takes_away && entries > 0 {
+            // What was taken away is in the journal still, and overwritten before it is said to be gone.
+            // Who reads is waited for a little; then it is done as soon as it can be.
+            match self.checkpoint_soon() {
+                Ok(true) => {}
+                Ok(false) => self.keeper.scrub(Instant::now()),
+                // What is committed is committed.
+                Err(error) => drop(self.fail(&error)),
+            }
+        }
         Ok(replies)
     }
 
     /// Whether there is a point in trying; if not, why.
     fn able(&mut self, now: Instant) -> Result<(), String> {
         self.hear_of_damage(now);
+        self.look(now);
         match &self.failing {
             None => Ok(()),
             Some(failing) if now < failing.tried + RETRY => Err(failing.why.clone()),
             Some(_) => self.try_again(),
         }
+    }
+
+    /// Fails where the file has been moved or removed: what is written to it then is found by nobody.
+    fn look(&mut self, now: Instant) {
+        self.looked = now;
+        if let (Err(why), None) = (self.in_place(), &self.failing) {
+            self.stand(why);
+        }
+    }
+
+    fn in_place(&self) -> Result<(), String> {
+        let path = &self.shared.path;
+        if open::identity(path) == self.file {
+            return Ok(());
+        }
+        Err(format!("{} is not the file that is open any more: put that back, or restart", path.display()))
+    }
+
+    /// Fails for this reason until a probe finds that it is gone.
+    fn stand(&mut self, why: String) {
+        self.shared.failing(why.clone());
+        self.failing = Some(Failing { why, tried: Instant::now() });
     }
 
     /// A reader may have met it.
@@ -430,6 +429,9 @@ impl Writer {
     fn tend(&mut self) {
         let now = Instant::now();
         self.hear_of_damage(now);
+        if now >= self.looked + LOOK_EVERY {
+            self.look(now);
+        }
         match &self.failing {
             Some(failing) if now >= failing.tried + PROBE => drop(self.try_again()),
             Some(_) => {}
@@ -444,6 +446,7 @@ impl Writer {
     /// From here on nothing is tried but now and then. Why, in words.
     fn fail(&mut self, error: &rusqlite::Error) -> String {
         let why = failure::in_words(error, &self.shared.path);
+        self.read_only |= failure::code(error) == Some(ErrorCode::ReadOnly);
         if failure::is_damage(error) {
             self.shared.damaged(error);
         } else {
@@ -464,6 +467,10 @@ impl Writer {
             self.failing = Some(Failing { why: why.clone(), tried: now });
             return Err(why.clone());
         }
+        if let Err(why) = self.in_place() {
+            self.stand(why.clone());
+            return Err(why);
+        }
         match self.probe() {
             Ok(()) => {
                 self.failing = None;
@@ -472,6 +479,7 @@ impl Writer {
             }
             Err(error) => {
                 let why = failure::in_words(&error, &self.shared.path);
+                self.read_only |= failure::code(&error) == Some(ErrorCode::ReadOnly);
                 if failure::is_damage(&error) {
                     self.shared.damaged(&error);
                 } else {
@@ -485,12 +493,17 @@ impl Writer {
 
     /// Writes more than most messages need, and looks up what is really stored.
     fn probe(&mut self) -> rusqlite::Result<()> {
+        if self.read_only {
+            // A connection that could not write when it was made never can.
+            self.db = open::again(&self.shared.path)?;
+        }
         if !self.db.is_autocommit() {
             self.db.execute_batch("ROLLBACK")?;
         }
         self.checkpoint("TRUNCATE")?;
         self.db.execute("UPDATE store SET probe = zeroblob(?1)", [PROBE_BYTES])?;
         self.db.execute("UPDATE store SET probe = NULL", [])?;
+        self.read_only = false;
         self.epoch = epoch(&self.db)?;
         for (name, room) in &mut self.rooms {
             room.row = Row::load(&self.db, name)?;
@@ -504,10 +517,6 @@ pub(super) fn epoch(db: &Connection) -> rusqlite::Result<Arc<str>> {
     db.query_row("SELECT name || '.' || generation FROM store", [], |row| Ok(row.get::<_, String>(0)?.into()))
 }
 
-fn secure_delete(db: &Connection, how: &str) -> rusqlite::Result<()> {
-    db.pragma_update_and_check(None, "secure_delete", how, |row| row.get::<_, i64>(0)).map(drop)
-}
-
 struct Written {
     rows: HashMap<RoomName, Row>,
     replies: Vec<LogReply>,
@@ -517,8 +526,14 @@ struct Written {
 }
 
 /// All of the batch in one transaction, or nothing of it.
-fn write(db: &Connection, rooms: &HashMap<RoomName, Room>, batch: &[Waiting], keep: u64) -> rusqlite::Result<Written> {
-    let mut work = Work::begin(db, rooms, keep)?;
+fn write(
+    db: &Connection,
+    rooms: &HashMap<RoomName, Room>,
+    batch: &[Waiting],
+    keep: u64,
+    since: i64,
+) -> rusqlite::Result<Written> {
+    let mut work = Work::begin(db, rooms, keep, since)?;
     let done = batch.iter().try_for_each(|(op, _)| work.apply(op)).and_then(|()| work.finish());
     let committed = done.and_then(|left| db.prepare_cached("COMMIT")?.execute([]).map(|_| left));
     let left = match committed {

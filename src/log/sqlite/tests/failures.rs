@@ -148,3 +148,42 @@ fn damage_that_is_met_while_reading_stops_the_writing_and_names_the_file() {
     drop(log);
     assert!(fs::read(&path).unwrap() == damaged, "it is left as it is");
 }
+
+#[test]
+fn a_file_that_was_moved_away_takes_nothing_until_it_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, away) = (folder.path().join("wschat.db"), folder.path().join("away"));
+    let mut log = open_log(folder.path());
+    let name = room("a");
+    open(&mut log, &name);
+    say(&mut log, &name, "before");
+    fs::rename(&path, &away).unwrap();
+    let told = why(say(&mut log, &name, "refused"));
+    assert!(told.contains(path.to_str().unwrap()) && told.contains("put that back, or restart"), "{told}");
+    fs::write(&path, "another").unwrap();
+    assert_eq!(why(say(&mut log, &name, "refused")), told);
+    fs::rename(&away, &path).unwrap();
+    log.wait_for(|health| *health == Health::Good);
+    assert!(is_committed(&say(&mut log, &name, "after"), 2));
+    // Found out also where nobody writes.
+    fs::rename(&path, &away).unwrap();
+    log.wait_for(is_failing);
+    fs::rename(&away, &path).unwrap();
+    log.wait_for(|health| *health == Health::Good);
+    assert_eq!(texts(&mut log, &name), ["before", "after"]);
+}
+
+#[test]
+fn a_connection_that_cannot_write_is_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = open_log(folder.path());
+    let name = room("a");
+    open(&mut log, &name);
+    say(&mut log, &name, "before");
+    // What SQLite answers on a file that was opened read-only; it stays with the connection.
+    log.with(|db| db.pragma_update(None, "query_only", true).unwrap());
+    let told = why(say(&mut log, &name, "refused"));
+    assert!(told.contains("cannot be written to"), "{told}");
+    log.wait_for(|health| *health == Health::Good);
+    assert!(is_committed(&say(&mut log, &name, "after"), 2));
+}

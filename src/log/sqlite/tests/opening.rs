@@ -85,7 +85,8 @@ fn the_first_version_is_the_one_that_was_released() {
         columns.join(" "),
         "store.one store.name store.generation store.probe room.number room.name room.epoch room.head room.count \
          room.bytes room.oldest entry.room entry.seq entry.time entry.kind entry.size entry.id entry.user entry.nick \
-         entry.cid entry.dialect entry.name entry.target entry.body"
+         entry.cid entry.dialect entry.name entry.target entry.body said.room said.seq said.time said.id said.user \
+         said.cid"
     );
 }
 
@@ -137,4 +138,30 @@ fn a_folder_that_is_not_there_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let error = SqliteLog::open(options(&folder.path().join("gone"))).err().unwrap().to_string();
     assert!(error.contains("gone/wschat.db"), "{error}");
+}
+
+#[test]
+fn a_journal_without_its_database_is_refused_and_left() {
+    for empty in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("wschat.db");
+        let journal = folder.path().join("wschat.db-wal");
+        fs::write(&journal, "messages").unwrap();
+        if empty {
+            fs::write(&path, "").unwrap();
+        }
+        let error = SqliteLog::open(options(folder.path())).err().expect("it is refused").to_string();
+        assert!(error.contains("wschat.db is missing") && error.contains(journal.to_str().unwrap()), "{error}");
+        assert_eq!((fs::read(&journal).unwrap().as_slice(), path.exists()), (&b"messages"[..], empty));
+    }
+}
+
+#[test]
+fn a_journal_that_cannot_be_opened_is_named_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(open_log(folder.path()));
+    // What nobody can open as a file, whoever asks.
+    fs::create_dir(folder.path().join("wschat.db-wal")).unwrap();
+    let error = SqliteLog::open(options(folder.path())).err().expect("it is refused").to_string();
+    assert!(error.contains("wschat.db-wal") && error.contains("chown"), "{error}");
 }

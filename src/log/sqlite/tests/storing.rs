@@ -238,3 +238,84 @@ fn deleted_text_leaves_the_files() {
     log.with(|_| {});
     assert!(!on_disk(folder.path(), "---"));
 }
+
+#[test]
+fn of_many_deleted_texts_none_stays_in_the_gaps_of_pages() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = open_log(folder.path());
+    let rooms = ["a", "b", "c"].map(room);
+    for name in &rooms {
+        open(&mut log, name);
+    }
+    for i in 0..1500usize {
+        // Of many lengths, so that pages are split in many ways.
+        let text = format!("TAG{i:06} {}", "k".repeat(i * 7919 % 1500));
+        say(&mut log, &rooms[i % 3], &text);
+    }
+    let gone: Vec<usize> = (0..1500).step_by(7).collect();
+    for i in &gone {
+        let target = (i / 3 + 1) as u64;
+        assert!(matches!(delete(&mut log, &rooms[i % 3], target), LogReply::Committed { .. }));
+    }
+    // Nothing is waited for: what is answered is gone.
+    let left = |gone: &[usize]| {
+        let mut bytes = fs::read(folder.path().join("wschat.db")).unwrap();
+        bytes.extend(fs::read(folder.path().join("wschat.db-wal")).unwrap());
+        let found: std::collections::HashSet<_> =
+            bytes.windows(9).filter(|w| w.starts_with(b"TAG")).map(<[u8]>::to_vec).collect();
+        gone.iter().copied().filter(|i| found.contains(format!("TAG{i:06}").as_bytes())).collect::<Vec<_>>()
+    };
+    assert_eq!(left(&gone), [0usize; 0]);
+    assert_eq!(left(&[1, 2, 3]), [1, 2, 3]);
+    for name in &rooms {
+        assert!(matches!(purge(&mut log, name), LogReply::Committed { .. }));
+    }
+    assert_eq!(left(&(0..1500).collect::<Vec<_>>()), [0usize; 0]);
+}
+
+#[test]
+fn a_cid_counts_ten_minutes_also_where_its_message_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (few, purged) = (room("few"), room("purged"));
+    let real = SystemTime::now();
+    let mut log = open_log(folder.path());
+    log.retain(Retention { keep: 2, keep_for: 36_500 * DAY, max_bytes: 0 });
+    for name in [&few, &purged] {
+        open(&mut log, name);
+        for (cid, age) in [("old", 700), ("a", 20), ("b", 10), ("c", 5)] {
+            let mut record = message("ann", "x", real - Duration::from_secs(age));
+            let Body::Message { cid: own, .. } = &mut record.body else { unreachable!("it is a message") };
+            *own = Some(cid.into());
+            log.submit(LogRequest::Append { room: name.clone(), ticket: Ticket(1), record: record.into() }, real);
+            assert!(matches!(reply(&mut log), LogReply::Committed { .. }));
+        }
+    }
+    assert!(matches!(purge(&mut log, &purged), LogReply::Committed { .. }));
+    drop(log);
+    let mut log = open_log(folder.path());
+    let said_at = |log: &mut SqliteLog, name: &RoomName, now| -> Vec<(String, u64)> {
+        log.submit(LogRequest::Open { room: name.clone() }, now);
+        let LogReply::Opened { said, .. } = reply(log) else { panic!("not opened") };
+        close(log, name);
+        said.into_iter().map(|said| (said.cid.to_string(), said.seq)).collect()
+    };
+    let wanted = [("a", 2), ("b", 3), ("c", 4)].map(|(cid, seq)| (cid.to_owned(), seq));
+    for name in [&few, &purged] {
+        assert_eq!(said_at(&mut log, name, SystemTime::now()), wanted);
+    }
+    for name in [&few, &purged] {
+        assert_eq!(said_at(&mut log, name, real + Duration::from_secs(700)), []);
+    }
+    // They go then.
+    let later = real + Duration::from_secs(700);
+    log.submit(LogRequest::Open { room: few.clone() }, later);
+    assert!(matches!(reply(&mut log), LogReply::Opened { .. }));
+    let record = Arc::new(message("ann", "x", later));
+    log.submit(LogRequest::Append { room: few, ticket: Ticket(1), record }, later);
+    assert!(matches!(reply(&mut log), LogReply::Committed { .. }));
+    log.with(|_| {});
+    log.with(|db| {
+        let left: i64 = db.query_row("SELECT count(*) FROM said", [], |row| row.get(0)).unwrap();
+        assert_eq!(left, 0);
+    });
+}
