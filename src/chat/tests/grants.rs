@@ -379,3 +379,22 @@ fn nicks_that_deceive_are_refused_by_name() {
     assert_eq!(w.seen(other)[0], "error nick_taken");
     assert!(Nick::parse("System").is_err());
 }
+
+#[test]
+fn a_hello_opens_no_more_rooms_than_it_may_be_in_and_none_that_are_forbidden() {
+    let mut w = World::new(Settings { rooms_per_client: 3, ..Settings::default() });
+    w.prompt = false;
+    let conn = w.connect(Dialect::Json);
+    let resume = |name: String| (room(&name), Cursor { epoch: "e1".into(), seq: 0 });
+    let many = (0..10).map(|n| resume(format!("a{n}"))).chain([resume("forbidden".into())]).collect();
+    let identity = Identity::User(Box::new(bounded("ann", &["a*"])));
+    w.hello(conn, Hello { identity, rooms: Some(vec![]), resume: many, ..Hello::default() });
+    let asked: Vec<String> = w.log.queues.keys().map(ToString::to_string).collect();
+    assert_eq!(asked, ["a0", "a1", "a2"], "each is a question to the log, and may cost it a row");
+    // The forbidden one stands first now, and takes nobody's place.
+    let conn = w.connect(Dialect::Json);
+    let two = ["b", "a9"].map(|name| resume(name.to_owned())).to_vec();
+    let identity = Identity::User(Box::new(bounded("bob", &["a*"])));
+    w.hello(conn, Hello { identity, rooms: Some(vec![]), resume: two, ..Hello::default() });
+    assert!(w.log.queues.contains_key(&room("a9")) && !w.log.queues.contains_key(&room("b")));
+}
