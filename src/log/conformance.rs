@@ -2,7 +2,7 @@
 //! that is too simple to be wrong.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -17,9 +17,14 @@ use crate::chat::event::{
 use crate::chat::id::{Nick, RoomName, Seq, UserId};
 
 pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
-/// All requests come at this time, to the millisecond.
+/// One moment for all requests. It is of today: a log that sweeps before anybody has told it the time
+/// goes by the machine's clock.
 pub(super) fn now() -> SystemTime {
-    UNIX_EPOCH + Duration::from_millis(1_700_000_000_123)
+    static NOW: LazyLock<SystemTime> = LazyLock::new(|| {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock that has been set");
+        UNIX_EPOCH + Duration::from_millis(since.as_millis() as u64)
+    });
+    *NOW
 }
 
 /// A log that is tested, and what it can do besides.
