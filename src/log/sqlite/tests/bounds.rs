@@ -170,14 +170,18 @@ fn readers_do_not_make_the_journal_grow() {
         }
     });
     let journal = folder.path().join("wschat.db-wal");
-    let mut most = 0;
     for _ in 0..30 {
         fill(&mut log, &name, 100, 20_000);
-        most = most.max(fs::metadata(&journal).unwrap().len());
+    }
+    // A reader that gets no processor for long holds up more than is waited for; but as long as there is
+    // writing, a moment comes in which all is taken in, although somebody always reads.
+    let begun = std::time::Instant::now();
+    while fs::metadata(&journal).unwrap().len() >= 45 << 20 {
+        assert!(begun.elapsed() < PATIENCE, "more than 60 MB were written, and stay");
+        fill(&mut log, &name, 100, 20_000);
     }
     over.store(true, Ordering::Relaxed);
     reader.join().unwrap();
-    assert!(most < 45 << 20, "{most} of more than 60 MB");
 }
 
 #[test]
