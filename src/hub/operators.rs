@@ -118,9 +118,13 @@ impl HubTask {
 
     fn counts(&mut self) -> Counts {
         let counts = self.chat.counts();
-        let now = SystemTime::now();
-        let all = self.chat.sanctions(now).count();
-        let bans = self.chat.sanctions(now).filter(|sanction| sanction.kind() == SanctionKind::Ban).count();
+        let (mut bans, mut mutes) = (0, 0);
+        for sanction in self.chat.sanctions(SystemTime::now()) {
+            match sanction.kind() {
+                SanctionKind::Ban => bans += 1,
+                SanctionKind::Mute => mutes += 1,
+            }
+        }
         Counts {
             clients: counts.clients,
             users: counts.users,
@@ -128,7 +132,7 @@ impl HubTask {
             messages: counts.committed,
             rate: self.rate.per_second(self.started.elapsed()),
             bans,
-            mutes: all - bans,
+            mutes,
             health: self.health.borrow().clone(),
             log: self.log.counts(),
         }
