@@ -364,10 +364,14 @@ pub enum EventKind {
     Unban,
     Mute,
     Unmute,
+    /// An operator empties the daemon of its connections.
+    Drain,
+    /// A drain was taken back.
+    Resume,
 }
 
 impl EventKind {
-    pub const ALL: [EventKind; 16] = [
+    pub const ALL: [EventKind; 18] = [
         EventKind::Connect,
         EventKind::Disconnect,
         EventKind::Join,
@@ -384,6 +388,8 @@ impl EventKind {
         EventKind::Unban,
         EventKind::Mute,
         EventKind::Unmute,
+        EventKind::Drain,
+        EventKind::Resume,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -404,6 +410,8 @@ impl EventKind {
             EventKind::Unban => "unban",
             EventKind::Mute => "mute",
             EventKind::Unmute => "unmute",
+            EventKind::Drain => "drain",
+            EventKind::Resume => "resume",
         }
     }
 }

@@ -212,7 +212,7 @@ impl Daemon {
         let grace = config.shutdown.grace;
         let clients = self.shared.gate.clients();
         tracing::info!(clients, "stopping: closing {} within {}", some(clients, "connection"), format_duration(grace));
-        self.shared.state.advance(Phase::Draining);
+        self.shared.state.advance(Phase::Stopping);
         systemd::stopping(grace);
         let mut cuts = Vec::new();
         for index in 0..self.workers {

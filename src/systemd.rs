@@ -62,7 +62,7 @@ pub fn stopping(grace: Duration) {
     let micros = u32::try_from(extra.as_micros()).unwrap_or(u32::MAX);
     said(sd_notify::notify(&[
         NotifyState::Stopping,
-        NotifyState::Status("draining"),
+        NotifyState::Status("stopping"),
         NotifyState::ExtendTimeoutUsec(micros),
     ]));
 }

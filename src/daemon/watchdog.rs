@@ -29,7 +29,7 @@ pub(super) async fn watch(
                 let (answer, answered) = oneshot::channel();
                 hub.send(Order::Worker(index, ToWorker::Alive(answer))).await.ok()?;
                 // A worker ends before the others when it has nobody left to say goodbye to.
-                answered.await.ok().or_else(|| (state.phase() >= Phase::Draining).then_some(()))?;
+                answered.await.ok().or_else(|| (state.phase() >= Phase::Stopping).then_some(()))?;
             }
             Some(())
         };
@@ -146,7 +146,7 @@ mod tests {
     async fn a_worker_may_end_in_a_drain_and_never_else() {
         let watched = Watched::with_hub();
         sleep(EVERY / 2).await;
-        watched.state.advance(Phase::Draining);
+        watched.state.advance(Phase::Stopping);
         watched.set(1, Worker::Ended);
         assert_eq!(watched.fed_in(10).await, 10);
 

@@ -88,7 +88,7 @@ pub async fn serve(
         answered.set(answered.get() + 1);
         let mut answer = room.answer(&request, &granted);
         let upgraded = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if !upgraded && (answered.get() >= REQUESTS || worker.shared.state.phase() >= Phase::Draining) {
+        if !upgraded && (answered.get() >= REQUESTS || worker.shared.state.phase() >= Phase::Stopping) {
             answer = close_after(answer);
         }
         ready(Ok::<_, Infallible>(answer))
@@ -99,14 +99,14 @@ pub async fn serve(
         .max_headers(HEAD_LINES)
         .max_buf_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(io), service);
-    let mut draining = pin!(worker.shared.state.reached(Phase::Draining));
+    let mut stopping = pin!(worker.shared.state.reached(Phase::Stopping));
     let mut told = false;
     // hyper has a deadline for a request's head, and none for those who ask and never read. Where
     // nothing has moved for longer than a head may take, it is them.
     let patience = 2 * config.timeouts.request;
     let mut stalled = pin!(sleep(patience));
     let result = poll_fn(|cx| {
-        if !told && draining.as_mut().poll(cx).is_ready() {
+        if !told && stopping.as_mut().poll(cx).is_ready() {
             told = true;
             // Only one that waits for a further request: who has not been answered yet will be,
             // and told then that the connection ends.

@@ -183,7 +183,7 @@ fn explain(address: &Address, source: io::Error) -> ListenError {
     }
 }
 
-/// Accepts until the daemon drains, and hands the sockets to the workers in turn.
+/// Accepts until the daemon stops, and hands the sockets to the workers in turn.
 pub async fn accept(listener: Listener, gate: Arc<Gate>, workers: Vec<mpsc::Sender<Incoming>>, state: State) {
     let Listener { socket, door, address } = listener;
     let source = match socket {
@@ -201,7 +201,7 @@ pub async fn accept(listener: Listener, gate: Arc<Gate>, workers: Vec<mpsc::Send
     loop {
         let accepted = tokio::select! {
             biased;
-            () = state.reached(Phase::Draining) => return,
+            () = state.reached(Phase::Stopping) => return,
             accepted = source.accept() => accepted,
         };
         let socket = match accepted {

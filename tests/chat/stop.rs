@@ -96,7 +96,7 @@ fn the_text_dialect_is_closed_too_and_newcomers_are_not_let_in() {
     daemon.signal(Signal::SIGTERM);
     told(&mut json);
     // While one is waited for, operators may look.
-    assert_eq!(daemon.ctl_json(&["status"])["state"], "draining");
+    assert_eq!(daemon.ctl_json(&["status"])["state"], "stopping");
     let (end, said) = text.end_and_said();
     assert_eq!(end.code(), 1001);
     assert!(said.iter().all(|line| line.starts_with("System: ")), "{said:?}");

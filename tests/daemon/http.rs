@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use crate::support::{Chat, Daemon, until};
 
 #[test]
-fn health_is_told_while_serving_and_while_draining() {
+fn health_is_told_while_serving_and_while_stopping() {
     let mut daemon = Daemon::plain("[shutdown]\ngrace = \"5m\"\n");
     let mut http = daemon.http();
     let answer = http.get("/healthz");
@@ -25,10 +25,10 @@ fn health_is_told_while_serving_and_while_draining() {
     // Somebody who does not answer the close frame keeps it draining.
     let _stubborn = daemon.chat("stubborn");
     daemon.signal(Signal::SIGTERM);
-    until("draining", || (daemon.json(&["status"])["state"] == "draining").then_some(()));
+    until("stopping", || (daemon.json(&["status"])["state"] == "stopping").then_some(()));
     early.send("\r\n");
     let answer = early.answer(false);
-    assert_eq!((answer.status, answer.text().as_str()), (503, "draining\n"));
+    assert_eq!((answer.status, answer.text().as_str()), (503, "stopping\n"));
     early.ends();
     assert!(daemon.has_ended().is_none());
     // The second signal cuts at once; `daemon` sends it.

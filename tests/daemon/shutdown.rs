@@ -40,7 +40,7 @@ fn a_second_signal_cuts_at_once() {
     let daemon = Daemon::plain("[shutdown]\ngrace = \"10m\"\n");
     let _stubborn = daemon.chat("stubborn");
     daemon.signal(Signal::SIGTERM);
-    until("draining", || (daemon.json(&["status"])["state"] == "draining").then_some(()));
+    until("stopping", || (daemon.json(&["status"])["state"] == "stopping").then_some(()));
     let setup = daemon.stop();
     assert!(setup.log().contains("stopped at once by a second signal: 1 connection cut"), "{}", setup.log());
     assert!(!setup.control_socket().exists());
@@ -57,7 +57,7 @@ fn while_it_drains_nobody_comes_in_and_operators_may_look() {
     half.send("GET /chat HTTP/1.1\r\nHost: h\r\n");
     assert_eq!(daemon.http().get("/healthz").status, 200, "the ones before are accepted");
     daemon.signal(Signal::SIGINT);
-    until("draining", || (daemon.json(&["status"])["state"] == "draining").then_some(()));
+    until("stopping", || (daemon.json(&["status"])["state"] == "stopping").then_some(()));
     early.ends();
     half.send([&crate::support::client::UPGRADE.join("\r\n"), "\r\n\r\n"].concat());
     let answer = half.answer(false);

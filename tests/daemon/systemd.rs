@@ -54,7 +54,7 @@ fn a_life_is_told_from_ready_to_stopping() {
     daemon.stop();
     let stopping = manager.with("STOPPING");
     assert_eq!(stopping.variables["STOPPING"], "1");
-    assert_eq!(stopping.variables["STATUS"], "draining");
+    assert_eq!(stopping.variables["STATUS"], "stopping");
     // The grace of five seconds, and some more.
     assert!(stopping.number("EXTEND_TIMEOUT_USEC") > 5_000_000, "{stopping:?}");
 }
