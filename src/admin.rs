@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 use thiserror::Error;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::chat::event::{
     Action, ActionError, Close, Dialect, Entry, HistoryRange, Level, LogFailure, Outcome, StoredRoom, Target,
@@ -26,6 +26,11 @@ pub use crate::tls::CertificateView;
 
 /// The longest a call waits for its answer.
 pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Connections that are closed at once, and the pause behind them: however many are to be closed,
+/// what is delivered meanwhile waits for no more than these. About 6,000 a second.
+pub const PORTION: usize = 64;
+pub const PORTION_PAUSE: Duration = Duration::from_millis(10);
 
 /// Why a call has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -68,6 +73,8 @@ pub enum HubRequest {
         ids: Vec<ConnId>,
         close: Close,
         reply: mpsc::Sender<Closed>,
+        /// Answered when the orders are on their way.
+        taken: oneshot::Sender<()>,
     },
     Notice {
         target: Target,
@@ -118,11 +125,40 @@ pub enum DaemonRequest {
         reply: oneshot::Sender<Result<Reloaded, String>>,
     },
     Certificate(oneshot::Sender<Option<CertificateView>>),
+    /// Refuses newcomers and asks everybody away, evenly over a time; `reason` is what they are told.
+    /// Where a drain is under way, what is left of it goes by the new time.
+    Drain {
+        over: Duration,
+        reason: Option<String>,
+        reply: oneshot::Sender<watch::Receiver<DrainView>>,
+    },
+    /// Takes a drain back: how far it had come; `None`: there was none.
+    Resume(oneshot::Sender<Option<DrainView>>),
     /// A token made with the configured secret, for trying out; the error says why there is none.
     Token {
         wish: Box<TokenWish>,
         reply: oneshot::Sender<Result<String, String>>,
     },
+}
+
+/// The longest that a drain may take.
+pub const DRAIN_MOST: Duration = Duration::from_secs(24 * 3600);
+
+/// How far a drain is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DrainView {
+    /// WebSockets that were open when it began, echoes included.
+    pub matched: u64,
+    /// Those that still are.
+    pub left: u64,
+    /// When the last of them is asked to go.
+    pub until: SystemTime,
+}
+
+impl DrainView {
+    pub fn done(&self) -> u64 {
+        self.matched.saturating_sub(self.left)
+    }
 }
 
 /// The most entries of a page of history.
@@ -193,6 +229,8 @@ pub struct Info {
     pub store: &'static str,
     /// Its file.
     pub store_path: Option<String>,
+    /// Present while draining.
+    pub drain: Option<DrainView>,
 }
 
 /// What a reload did.
@@ -430,6 +468,11 @@ impl Admin {
         self.state.phase()
     }
 
+    /// Returns once the daemon stops.
+    pub async fn stopping(&self) {
+        self.state.reached(Phase::Stopping).await;
+    }
+
     /// Events from now on. A receiver that falls behind is told how many it missed.
     pub fn events(&self) -> broadcast::Receiver<Arc<Event>> {
         self.events.subscribe()
@@ -448,11 +491,10 @@ impl Admin {
         ask(&self.hub, |reply| HubRequest::Client { id, reply }).await
     }
 
-    /// Begins to close; the receiver yields one [`Closed`] for each id, in the order they end.
-    pub async fn close(&self, ids: Vec<ConnId>, close: Close) -> Result<mpsc::Receiver<Closed>, AdminError> {
-        let (reply, answers) = mpsc::channel(ids.len().max(1));
-        send(&self.hub, HubRequest::Close { ids, close, reply }).await?;
-        Ok(answers)
+    /// Begins to close; `reply`, which must have room for as many, gets one [`Closed`] for each id, in
+    /// the order they end. No more than [`PORTION`] at once; the hub has taken them when this returns.
+    pub async fn close(&self, ids: Vec<ConnId>, close: Close, reply: mpsc::Sender<Closed>) -> Result<(), AdminError> {
+        ask(&self.hub, |taken| HubRequest::Close { ids, close, reply, taken }).await
     }
 
     pub async fn notice(&self, target: Target, text: String, level: Level) -> Result<Delivery, AdminError> {
@@ -509,6 +551,21 @@ impl Admin {
     /// The error is what was wrong; nothing has changed then.
     pub async fn reload(&self, tls_only: bool) -> Result<Result<Reloaded, String>, AdminError> {
         ask(&self.daemon, |reply| DaemonRequest::Reload { tls_only, reply }).await
+    }
+
+    /// Begins a drain, or gives the one under way another time. The receiver sees each change of how
+    /// far it is; its sender is gone once the drain is taken back.
+    pub async fn drain(
+        &self,
+        over: Duration,
+        reason: Option<String>,
+    ) -> Result<watch::Receiver<DrainView>, AdminError> {
+        ask(&self.daemon, |reply| DaemonRequest::Drain { over, reason, reply }).await
+    }
+
+    /// How far the drain had come; `None`: there was none.
+    pub async fn resume(&self) -> Result<Option<DrainView>, AdminError> {
+        ask(&self.daemon, DaemonRequest::Resume).await
     }
 
     pub async fn certificate(&self) -> Result<Option<CertificateView>, AdminError> {

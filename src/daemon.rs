@@ -1,5 +1,6 @@
-//! The daemon: the one place that knows everyone. It starts, serves, reloads and drains.
+//! The daemon: the one place that knows everyone. It starts, serves, reloads, drains and stops.
 
+mod drain;
 mod reload;
 mod start;
 mod watchdog;
@@ -8,13 +9,13 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use humantime::format_duration;
+use humantime::{format_duration, format_rfc3339_seconds};
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::admin::{Admin, CertificateView, Counts, DaemonRequest, Info};
+use crate::admin::{Admin, CertificateView, Counts, DaemonRequest, DrainView, EventKind, Info};
 use crate::cli::exit;
 use crate::hub::Order;
 use crate::hub::link::ToWorker;
@@ -25,6 +26,7 @@ use crate::state::Phase;
 use crate::systemd;
 use crate::tls::Certificates;
 use crate::wire::close;
+use drain::{Drain, Means};
 
 pub use start::run;
 
@@ -74,6 +76,10 @@ struct Daemon {
     threads: Vec<JoinHandle<()>>,
     requests: mpsc::Receiver<DaemonRequest>,
     health: watch::Receiver<Health>,
+    /// Present while the state is draining.
+    drain: Option<Drain>,
+    /// The control sockets' tasks.
+    servers: Vec<tokio::task::JoinHandle<()>>,
 }
 
 /// What the daemon turns to next.
@@ -88,7 +94,7 @@ enum Turn {
 }
 
 impl Daemon {
-    /// Serves until a signal says stop, then drains. The exit status.
+    /// Serves until a signal says stop, then stops. The exit status.
     async fn serve(mut self, mut signals: Signals) -> u8 {
         let mut housekeeping = interval(HOUSEKEEPING);
         housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -117,7 +123,12 @@ impl Daemon {
                         tracing::error!("nothing was reloaded: {why}");
                     }
                 }
-                Turn::Request(request) => self.answer(request).await,
+                Turn::Request(request) => {
+                    if self.answer(request).await {
+                        // systemd's status line says it, too.
+                        housekeeping.reset_immediately();
+                    }
+                }
                 Turn::Health => {
                     self.tell_health(&mut failing);
                     // systemd's status line says it, too.
@@ -130,7 +141,7 @@ impl Daemon {
                         give_memory_back();
                         trimmed = counts.clients;
                     }
-                    let status = status_line(Some(&counts));
+                    let status = status_line(Some(&counts), self.drain_view().as_ref());
                     if status != told {
                         systemd::status(&status);
                         told = status;
@@ -139,7 +150,7 @@ impl Daemon {
                 Turn::Certificate => self.renew_self_signed(),
             }
         }
-        self.drain(&mut signals.stop, watchdog).await
+        self.stop(&mut signals.stop, watchdog).await
     }
 
     /// Says once that messages are refused, and once that they no longer are. `failing`: since when.
@@ -164,12 +175,58 @@ impl Daemon {
         timeout(COUNT_WAIT, self.admin.counts()).await.ok()?.ok()
     }
 
-    async fn answer(&mut self, request: DaemonRequest) {
+    /// True: the daemon's state is another one now.
+    async fn answer(&mut self, request: DaemonRequest) -> bool {
         match request {
             // Whoever asked may have gone.
             DaemonRequest::Reload { tls_only, reply } => drop(reply.send(self.reload(tls_only).await)),
+            DaemonRequest::Drain { over, reason, reply } => {
+                drop(reply.send(self.begin_drain(over, reason).await));
+                return true;
+            }
+            DaemonRequest::Resume(reply) => {
+                drop(reply.send(self.resume().await));
+                return true;
+            }
             look => self.show(look),
         }
+        false
+    }
+
+    /// Newcomers are refused from now on, and everybody who is here is asked to go. What is left of a
+    /// drain under way goes by the new time.
+    async fn begin_drain(&mut self, over: Duration, reason: Option<String>) -> watch::Receiver<DrainView> {
+        self.shared.state.advance(Phase::Draining);
+        let means = Means { gate: self.shared.gate.clone(), hub: self.hub.clone(), workers: self.workers };
+        let mut close = close::DRAINING.close();
+        if let Some(reason) = reason {
+            close.reason = reason;
+        }
+        let drain = Drain::begin(means, over, close, self.drain.take());
+        let view = drain.view();
+        let detail = format!("{} over {}", some(view.left as usize, "connection"), format_duration(over));
+        let watched = drain.watch();
+        self.drain = Some(drain);
+        // The hub is gone only when we stop.
+        let _ = self.hub.send(Order::Happened(EventKind::Drain, detail)).await;
+        watched
+    }
+
+    /// Nobody else is asked to go, and newcomers are let in again. `None`: there was no drain.
+    async fn resume(&mut self) -> Option<DrainView> {
+        let drain = self.drain.take()?;
+        drain.halt();
+        // Before those who wait for the drain learn that it is no more, so that they see why.
+        self.shared.state.resume();
+        let view = drain.stop().await;
+        let detail = format!("{} of {} had gone", view.done(), some(view.matched as usize, "connection"));
+        // The hub is gone only when we stop.
+        let _ = self.hub.send(Order::Happened(EventKind::Resume, detail)).await;
+        Some(view)
+    }
+
+    fn drain_view(&self) -> Option<DrainView> {
+        self.drain.as_ref().map(Drain::view)
     }
 
     /// Answers what changes nothing, which may be asked for until the end.
@@ -183,6 +240,8 @@ impl Daemon {
                 drop(reply.send(token.map_err(|why| why.to_string())));
             }
             DaemonRequest::Reload { reply, .. } => drop(reply.send(Err("the daemon is stopping".into()))),
+            // Without an answer they are told that the daemon is stopping.
+            DaemonRequest::Drain { .. } | DaemonRequest::Resume(_) => {}
         }
     }
 
@@ -198,6 +257,7 @@ impl Daemon {
             clients_max: self.shared.gate.limits().clients,
             store: history.store.as_str(),
             store_path: history.database(&self.state_dir).map(|path| path.display().to_string()),
+            drain: self.drain_view(),
         }
     }
 
@@ -207,13 +267,16 @@ impl Daemon {
 
     /// Everybody is told and closed in order; who is still there after the grace period is cut. A
     /// second signal cuts at once.
-    async fn drain(mut self, stop: &mut StopSignals, watchdog: Option<tokio::task::JoinHandle<()>>) -> u8 {
+    async fn stop(mut self, stop: &mut StopSignals, watchdog: Option<tokio::task::JoinHandle<()>>) -> u8 {
         let config = self.shared.config.load_full();
         let grace = config.shutdown.grace;
         let clients = self.shared.gate.clients();
         tracing::info!(clients, "stopping: closing {} within {}", some(clients, "connection"), format_duration(grace));
         self.shared.state.advance(Phase::Stopping);
         systemd::stopping(grace);
+        if let Some(drain) = self.drain.take() {
+            drain.stop().await;
+        }
         let mut cuts = Vec::new();
         for index in 0..self.workers {
             let (cut, was_cut) = oneshot::channel();
@@ -229,7 +292,7 @@ impl Daemon {
             }
             total
         };
-        // Operators may still look while it drains.
+        // Operators may still look while it stops.
         let mut requests = std::mem::replace(&mut self.requests, mpsc::channel(1).1);
         let answering = async {
             while let Some(request) = requests.recv().await {
@@ -257,6 +320,10 @@ impl Daemon {
             // A panic ends the process (see Cargo.toml), so there is nothing to learn here.
             let _ = thread.join();
         }
+        // Now nothing answers any more: each call under way is told so, within the servers' own grace.
+        for server in self.servers {
+            let _ = server.await;
+        }
         let closed = clients.saturating_sub(cut);
         tracing::info!(closed, cut, "stopped: {} closed in order, {cut} cut", some(closed, "connection"));
         exit::OK
@@ -277,10 +344,16 @@ impl Daemon {
     }
 }
 
-/// What `systemctl status` shows; `None`: nobody has been counted yet.
-fn status_line(counts: Option<&Counts>) -> String {
+/// What `systemctl status` shows; no `counts`: nobody has been counted yet.
+fn status_line(counts: Option<&Counts>, drain: Option<&DrainView>) -> String {
     let (clients, rooms) = counts.map_or((0, 0), |counts| (counts.clients, counts.rooms));
-    let line = format!("serving {} in {}", some(clients, "client"), some(rooms, "room"));
+    let line = match drain {
+        None => format!("serving {} in {}", some(clients, "client"), some(rooms, "room")),
+        Some(DrainView { matched, left: 0, .. }) => format!("drained: all {matched} have gone, newcomers are refused"),
+        Some(DrainView { matched, left, until }) => {
+            format!("draining: {left} of {matched} left, until {}", format_rfc3339_seconds(*until))
+        }
+    };
     match counts.map(|counts| &counts.health) {
         Some(Health::Failing { why, .. }) => format!("{line}; messages are refused: {why}"),
         _ => line,

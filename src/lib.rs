@@ -13,6 +13,7 @@ pub mod journal;
 pub mod log;
 pub mod metrics;
 pub mod net;
+pub mod pace;
 pub mod peer;
 pub mod receipt;
 pub mod sanctions;

@@ -7,9 +7,11 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+mod drain;
 mod moderation;
 mod refusal;
 
+pub use drain::*;
 pub use moderation::*;
 pub use refusal::Refusal;
 
@@ -28,6 +30,10 @@ pub const SERVICE_TEXT: &str = include_str!("org.varlink.service.varlink");
 pub const REASON_MAX: usize = 123;
 /// The role of those who may delete messages and mute users in the rooms they are in.
 pub const MODERATOR: &str = "moderator";
+/// The most connections that a kick closes each second.
+pub const RATE_MAX: f64 = 100_000.0;
+/// Over how many seconds a drain asks people away, where nothing is said.
+pub const DRAIN_OVER: f64 = 60.0;
 /// The most bytes of a notice's text.
 pub const NOTICE_MAX: usize = 4096;
 
@@ -198,6 +204,9 @@ pub struct Status {
     pub bans: u64,
     pub mutes: u64,
     pub history: HistoryStore,
+    /// Present while draining.
+    #[serde(default)]
+    pub drain: Option<DrainState>,
 }
 
 /// Where rooms are kept, whether that works, and what has been done since the start.
@@ -263,6 +272,9 @@ pub struct Kick {
     /// How long the ban lasts; absent: until it is ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
+    /// So many each second; absent: as fast as it can be done without disturbing others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<f64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -453,7 +453,10 @@ mod tests {
         let mut table = connected();
         let call = b"{\"method\":\"org.wschat.Control.Kick\",\"parameters\":{\"ids\":[1,2]}}\0";
         table.caller.write_all(call).await.unwrap();
-        let Some(HubRequest::Close { ids, reply: answer, .. }) = table.hub.recv().await else { panic!("no kick") };
+        let Some(HubRequest::Close { ids, reply: answer, taken, .. }) = table.hub.recv().await else {
+            panic!("no kick")
+        };
+        taken.send(()).unwrap();
         assert_eq!(ids, [ConnId(1), ConnId(2)]);
         answer.send(Closed { id: ConnId(2), result: Ok(()) }).await.unwrap();
         let told = reply(&mut table.caller).await;

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::protocol::{self as api, Refusal};
 use super::wire::Parameters;
-use crate::admin::{Event, EventKind, Filter, TOKEN_LASTS_MOST};
+use crate::admin::{DRAIN_MOST, Event, EventKind, Filter, TOKEN_LASTS_MOST};
 use crate::chat::event::{Close, Dialect, Level, Target};
 use crate::chat::id::{ConnId, Nick, RoomName, UserId, breaks_a_line};
 use crate::chat::sanction::BanTarget;
@@ -76,6 +76,20 @@ pub(super) fn token_lasts(seconds: f64) -> Result<Duration, Refusal> {
     };
     let lasts = Duration::try_from_secs_f64(seconds).map_err(|_| refused())?;
     if (Duration::from_secs(1)..=TOKEN_LASTS_MOST).contains(&lasts) { Ok(lasts) } else { Err(refused()) }
+}
+
+/// How many connections are closed each second.
+pub(super) fn rate(each_second: f64) -> Result<f64, Refusal> {
+    match each_second > 0.0 && each_second <= api::RATE_MAX {
+        true => Ok(each_second),
+        false => Err(bad("rate", each_second, &format!("more than 0, and no more than {} a second", api::RATE_MAX))),
+    }
+}
+
+/// Over how long a drain asks people away.
+pub(super) fn drain_over(seconds: f64) -> Result<Duration, Refusal> {
+    let over = Duration::try_from_secs_f64(seconds).ok().filter(|over| *over <= DRAIN_MOST);
+    over.ok_or_else(|| bad("over", seconds, &format!("seconds, from 0 to {}", DRAIN_MOST.as_secs())))
 }
 
 /// Whom a ban is for.
@@ -151,6 +165,17 @@ pub(super) fn event_filter(value: Option<Value>) -> Result<EventFilter, Refusal>
     };
     with.end()?;
     Ok(filter)
+}
+
+/// The text of a notice.
+pub(super) fn notice_text(text: String) -> Result<String, Refusal> {
+    match text.trim().is_empty() || text.len() > api::NOTICE_MAX {
+        true => {
+            let expected = format!("1 to {} bytes of text", api::NOTICE_MAX);
+            Err(bad("text", format_args!("{} bytes", text.len()), &expected))
+        }
+        false => Ok(text),
+    }
 }
 
 pub(super) fn target(value: Value) -> Result<Target, Refusal> {

@@ -11,7 +11,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::columns::Column;
 use super::words::{
-    banned, duration, glob, lasts, muted, network, nick, no_guest, reason, room, size, timeout, token_lasts, user,
+    banned, drain_over, duration, glob, lasts, muted, network, nick, no_guest, notice_text, rate, reason, room, size,
+    timeout, token_lasts, user,
 };
 use crate::admin::EventKind;
 use crate::control::protocol;
@@ -89,6 +90,13 @@ pub enum Command {
     Token(Token),
     /// Watch what happens, live, until interrupted
     Events(Events),
+    /// Empty the daemon: let nobody in, and ask everybody to go, evenly over a time
+    ///
+    /// The daemon does it by itself and stays up, empty, until resume or a stop. A second drain
+    /// gives what is left of the first another time.
+    Drain(Drain),
+    /// Take a drain back: ask nobody else to go, and let newcomers in again
+    Resume,
     /// Have the daemon read its configuration and certificate again
     ///
     /// Says what has changed and what waits for a restart. A bad file has no effect.
@@ -232,6 +240,9 @@ pub struct Kick {
     /// address as well.
     #[arg(long, value_name = "DURATION", value_parser = lasts, conflicts_with_all = ["reconnect", "all"])]
     pub ban: Option<Lasts>,
+    /// Close so many each second, and stop when this command is interrupted
+    #[arg(long, value_name = "N", value_parser = rate)]
+    pub rate: Option<f64>,
     /// Only say how many it would meet
     #[arg(long)]
     pub dry_run: bool,
@@ -243,6 +254,19 @@ pub struct Kick {
     pub allow_empty: bool,
     #[command(flatten)]
     pub filter: Filter,
+}
+
+#[derive(Debug, Args)]
+pub struct Drain {
+    /// Ask them away evenly over this time, 24h at the most; 0s asks everybody at once
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = drain_over)]
+    pub over: Duration,
+    /// Show this to everyone first, as notice does; what fits of it (123 bytes) goes with the close
+    #[arg(long, value_name = "TEXT", value_parser = notice_text)]
+    pub notice: Option<String>,
+    /// Wait until everybody has gone
+    #[arg(long)]
+    pub wait: bool,
 }
 
 #[derive(Debug, Args)]
@@ -464,6 +488,12 @@ mod tests {
             &["history", "lobby", "--before", "3", "--after", "2"],
             &["history", "lobby", "--before", "3", "--follow"],
             &["ban", "del"],
+            &["kick", "1", "--rate", "0"],
+            &["kick", "1", "--rate", "-1"],
+            &["kick", "1", "--rate", "nan"],
+            &["drain", "--over", "25h"],
+            &["drain", "--over", "60"],
+            &["drain", "--notice", " "],
         ] {
             assert!(Cli::try_parse_from(std::iter::once(&"wschatctl").chain(bad)).is_err(), "{bad:?}");
         }

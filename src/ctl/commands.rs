@@ -1,6 +1,6 @@
 //! What each command asks the daemon, and how its answer is shown.
 
-use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::time::{Duration, Instant, SystemTime};
 
 use clap::CommandFactory;
@@ -12,7 +12,7 @@ use super::columns::{Cell, Column, USUAL};
 use super::failure::Failure;
 use super::output::{DOUBTFUL, GOOD, Output, Table, or_dash};
 use super::text::{age, bytes, harmless};
-use super::{moderation, rooms};
+use super::{drain, moderation, rooms};
 use crate::control::places::Environment;
 use crate::control::protocol::{self as api};
 
@@ -29,7 +29,9 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Status => status(&mut connect()?, &mut out),
         Command::List(list) => self::list(list, &mut connect()?, &mut out),
         Command::Show { id } => show(*id, &mut connect()?, &mut out),
-        Command::Kick(kick) => self::kick(kick, &connect, &mut out),
+        Command::Kick(kick) => super::kick::kick(kick, &connect, &mut out),
+        Command::Drain(drain) => drain::drain(drain, &mut connect()?, &mut out),
+        Command::Resume => drain::resume(&mut connect()?, &mut out),
         Command::Notice(notice) => self::notice(notice, &connect, &mut out),
         Command::Rooms { stored } => rooms::list(*stored, &mut connect()?, &mut out),
         Command::Room(args::Room::Show { room }) => rooms::show(room, &mut connect()?, &mut out),
@@ -92,9 +94,15 @@ fn status(daemon: &mut Daemon, out: &mut Output) -> Result<(), Failure> {
             ("history_refused", status.history.refused.to_string()),
             ("history_waiting", status.history.waiting.to_string()),
             ("history_bytes", status.history.bytes.to_string()),
+            ("drain_matched", drain::number(&status.drain, |drain| drain.matched)),
+            ("drain_left", drain::number(&status.drain, |drain| drain.left)),
+            ("drain_until", harmless(status.drain.as_ref().map_or("", |drain| &drain.until))),
         ]);
     }
-    let state = harmless(&status.state);
+    let state = match &status.drain {
+        Some(drain) => format!("{}: {}", harmless(&status.state), drain::progress(drain)),
+        None => harmless(&status.state),
+    };
     let state = out.styled(&state, if state == "serving" { GOOD } else { DOUBTFUL });
     let up = elapsed(&status.since).map_or_else(String::new, |up| format!("{}, ", age(up.as_secs_f64())));
     let certificate = match &status.certificate_until {
@@ -258,76 +266,6 @@ fn show(id: u64, daemon: &mut Daemon, out: &mut Output) -> Result<(), Failure> {
     let columns = <Column as clap::ValueEnum>::value_variants();
     let pairs: Vec<(&str, String)> = columns.iter().map(|column| (column.name(), value(*column))).collect();
     out.pairs(&pairs)
-}
-
-fn kick(kick: &args::Kick, connect: &dyn Fn() -> Result<Daemon, Failure>, out: &mut Output) -> Result<(), Failure> {
-    let filter = kick.filter.to_wire();
-    if kick.ids.is_empty() && filter.is_empty() && !kick.all {
-        return Err(Failure::Usage("whom? Name connections by id, give a filter, or say --all".into()));
-    }
-    let terminal = io::stdin().is_terminal() && io::stderr().is_terminal();
-    if kick.all && !kick.yes && !kick.dry_run && !terminal {
-        return Err(Failure::Usage("kicking everyone wants --yes where nobody can be asked".into()));
-    }
-    if let (Some(_), Some(net), false) = (kick.ban, &kick.filter.ip, kick.dry_run) {
-        moderation::confirm_network(net, kick.yes)?;
-    }
-    let request = api::Kick {
-        ids: kick.ids.clone(),
-        filter,
-        all: kick.all,
-        code: kick.code,
-        reason: kick.reason.clone(),
-        reconnect: kick.reconnect,
-        dry_run: kick.dry_run,
-        ban: kick.ban.is_some(),
-        seconds: kick.ban.and_then(args::Lasts::seconds),
-    };
-    let mut daemon = connect()?;
-    let method = control("Kick");
-    if terminal && kick.ids.is_empty() && !kick.yes && !kick.dry_run {
-        let dry: api::Kicked = daemon.call(&method, api::Kick { dry_run: true, ..request.clone() })?;
-        if dry.matched > 1 || kick.all && dry.matched > 0 {
-            let ban = if kick.ban.is_some() { " and ban who is behind them" } else { "" };
-            confirm(&format!("Close {} connections{ban}?", dry.matched))?;
-        }
-    }
-    let kicked: api::Kicked = daemon.call(&method, &request)?;
-    if out.json {
-        let mut report = json!({"matched": kicked.matched, "done": kicked.done, "failed": kicked.failed});
-        if kick.dry_run {
-            report["dry_run"] = true.into();
-        }
-        if kick.ban.is_some() {
-            report["bans"] = json!(kicked.bans);
-        }
-        out.document(&report)?;
-    } else {
-        match kick.dry_run {
-            true => out.line(&format!("would close {}", connections(kicked.matched)))?,
-            false => out.line(&format!("closed {} of {}", kicked.done, connections(kicked.matched)))?,
-        }
-        if !kicked.bans.is_empty() {
-            let numbers: Vec<String> = kicked.bans.iter().map(u64::to_string).collect();
-            out.line(&format!("in force: ban {}", numbers.join(" ")))?;
-        }
-        out.flush()?;
-        for failed in &kicked.failed {
-            eprintln!("wschatctl: connection {}: {}", failed.id, harmless(&failed.error));
-        }
-    }
-    match kicked.matched {
-        0 if kick.allow_empty => Ok(()),
-        0 if kick.ban.is_some() => Err(Failure::Nothing(
-            "nobody matched, and nobody was banned; `wschatctl ban add` bans who is not here".into(),
-        )),
-        0 => Err(Failure::Nothing("nobody matched; `wschatctl list` shows who is there".into())),
-        _ if !kicked.failed.is_empty() => {
-            let done = if kick.dry_run { kicked.matched } else { kicked.done };
-            Err(Failure::Partly { done, matched: done + kicked.failed.len() as u64 })
-        }
-        _ => Ok(()),
-    }
 }
 
 pub(super) fn connections(count: u64) -> String {

@@ -30,6 +30,10 @@ pub enum Failure {
     Nothing(String),
     #[error("only {done} of {matched} done")]
     Partly { done: u64, matched: u64 },
+    #[error("the drain was taken back when {done} of {matched} had gone")]
+    TakenBack { done: u64, matched: u64 },
+    #[error("the drain goes on, unless the daemon stops: {0}")]
+    Unwatched(Box<Failure>),
     #[error("nothing was done: not confirmed")]
     NotConfirmed,
     #[error("no daemon has a socket at {}; start it: `sudo systemctl start wschat` (or run `wschat`)", places(.0))]
@@ -78,7 +82,8 @@ impl Failure {
             Failure::Output(why) if why.kind() == io::ErrorKind::BrokenPipe => status::DONE,
             Failure::Usage(_) => status::USAGE,
             Failure::Nothing(_) => status::NOTHING,
-            Failure::Partly { .. } | Failure::NotConfirmed => status::PARTLY,
+            Failure::Partly { .. } | Failure::TakenBack { .. } | Failure::NotConfirmed => status::PARTLY,
+            Failure::Unwatched(why) => why.status(),
             Failure::NoSocket(_)
             | Failure::NobodyListens(_)
             | Failure::Unreachable { .. }
@@ -94,7 +99,8 @@ impl Failure {
                 | Refusal::NoSuchRoom { .. }
                 | Refusal::NoSuchMessage { .. }
                 | Refusal::NoSuchBan { .. }
-                | Refusal::NoSuchMute { .. } => status::NOTHING,
+                | Refusal::NoSuchMute { .. }
+                | Refusal::NotDraining {} => status::NOTHING,
                 Refusal::NotSaved { .. } => status::PARTLY,
                 Refusal::ReloadRefused { .. } | Refusal::NoSecret { .. } => status::CONFIGURATION,
                 Refusal::TimedOut { .. }

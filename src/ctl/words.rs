@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::args::{BanTarget, FOREVER, Lasts};
-use crate::admin::TOKEN_LASTS_MOST;
+use crate::admin::{DRAIN_MOST, TOKEN_LASTS_MOST};
 use crate::chat::id::{Nick, RoomGlob, RoomName, UserId, breaks_a_line};
 use crate::control::protocol;
 
@@ -36,6 +36,28 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         return Err("a duration wants a unit: expected one such as 90s, 10m or \"1h 30m\"".into());
     }
     humantime::parse_duration(text).map_err(|e| format!("{e}: expected a duration such as 90s, 10m or \"1h 30m\""))
+}
+
+/// Nothing at all is a time as well.
+pub(super) fn drain_over(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        over if over <= DRAIN_MOST => Ok(over),
+        _ => Err(format!("expected {} at the most", humantime::format_duration(DRAIN_MOST))),
+    }
+}
+
+/// `50`, or `50/s`.
+pub(super) fn rate(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix("/s").unwrap_or(text).parse::<f64>().ok();
+    let expected = || format!("expected how many each second: more than 0, and {} at the most", protocol::RATE_MAX);
+    number.filter(|rate| *rate > 0.0 && *rate <= protocol::RATE_MAX).ok_or_else(expected)
+}
+
+pub(super) fn notice_text(text: &str) -> Result<String, String> {
+    match text.trim().is_empty() || text.len() > protocol::NOTICE_MAX {
+        true => Err(format!("a notice has 1 to {} bytes of text", protocol::NOTICE_MAX)),
+        false => Ok(text.to_owned()),
+    }
 }
 
 pub(super) fn some_time(text: &str) -> Result<Duration, String> {

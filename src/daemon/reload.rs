@@ -17,7 +17,7 @@ impl Daemon {
     pub(super) async fn reload(&mut self, tls_only: bool) -> Result<Reloaded, String> {
         systemd::reloading();
         let outcome = self.try_reload(tls_only).await;
-        systemd::ready(&super::status_line(self.counts().await.as_ref()));
+        systemd::ready(&super::status_line(self.counts().await.as_ref(), self.drain_view().as_ref()));
         let reloaded = outcome?;
         let words = in_words(&reloaded);
         tracing::info!("reloaded: {words}");

@@ -151,12 +151,13 @@ fn start(
     let (daemon_requests, requests) = mpsc::channel(OPERATORS);
     let admin = Admin::new(operators, daemon_requests, events, state.clone());
     let mut files: Vec<SocketFile> = Vec::new();
+    let mut servers = Vec::new();
     for (listener, socket_file, access) in control {
         files.push(socket_file);
         let stopped = state.clone();
         let serve =
             server::serve(listener, access, admin.clone(), async move { stopped.reached(Phase::Stopped).await });
-        runtime.spawn(serve);
+        servers.push(runtime.spawn(serve));
     }
 
     if let Some(listener) = metrics_listener {
@@ -196,7 +197,7 @@ fn start(
     // The accept loops hold the only ends, so that the workers know when nobody comes any more.
     drop(sockets);
     state.advance(Phase::Serving);
-    systemd::ready(&status_line(None));
+    systemd::ready(&status_line(None, None));
     if !journal::in_use() {
         greet(&pages, files.first().map(SocketFile::path));
     }
@@ -215,6 +216,8 @@ fn start(
         threads,
         requests,
         health,
+        drain: None,
+        servers,
     };
     let status = runtime.block_on(daemon.serve(signals));
     drop(files);

@@ -91,6 +91,13 @@ pub enum ToWorker {
         id: ConnId,
         close: Close,
     },
+    /// Answered with everyone who is open here, those that the hub does not know as well.
+    WhoIsHere(oneshot::Sender<Vec<ConnId>>),
+    /// Some are to be closed with this, each with an `after_ms` of its own.
+    Dismiss {
+        ids: Vec<ConnId>,
+        close: Close,
+    },
     /// Answered between two deliveries: the worker is alive.
     Alive(oneshot::Sender<()>),
     /// New settings are to be read.

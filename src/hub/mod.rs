@@ -43,7 +43,9 @@ pub enum Order {
     Reload(Box<Config>),
     /// To those who watch: a reload is over, and this came of it.
     Reloaded(String),
-    /// To one worker: a stop, or a question whether it is alive.
+    /// To those who watch: a drain has begun, or was taken back.
+    Happened(EventKind, String),
+    /// To one worker: a stop, a part of a drain, or a question whether it is alive.
     Worker(usize, ToWorker),
 }
 
@@ -269,17 +271,8 @@ impl HubTask {
                     worker.batch.push(ToWorker::Reload);
                 }
             }
-            Order::Reloaded(detail) => self.tell_event(Event {
-                time: SystemTime::now(),
-                kind: EventKind::Reload,
-                client: None,
-                user: None,
-                nick: None,
-                address: None,
-                room: None,
-                dialect: None,
-                detail,
-            }),
+            Order::Reloaded(detail) => self.tell_of_daemon(EventKind::Reload, detail),
+            Order::Happened(kind, detail) => self.tell_of_daemon(kind, detail),
             Order::Worker(index, order) => {
                 if let Some(worker) = self.workers.get_mut(index) {
                     worker.batch.push(order);

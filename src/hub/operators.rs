@@ -88,7 +88,10 @@ impl HubTask {
             }
             HubRequest::Rooms(reply) => drop(reply.send(self.chat.rooms().map(|row| room_view(&row)).collect())),
             HubRequest::Room { name, reply } => drop(reply.send(self.room_detail(&name))),
-            HubRequest::Close { ids, close, reply } => self.close(&ids, &close, &reply),
+            HubRequest::Close { ids, close, reply, taken } => {
+                self.close(&ids, &close, &reply);
+                let _ = taken.send(());
+            }
             HubRequest::Notice { target, text, level, reply } => self.notice(target, text, level, reply),
             HubRequest::Moderate { by, action, reply } => {
                 let id = self.asked.next();

@@ -94,6 +94,21 @@ impl HubTask {
         });
     }
 
+    /// Tells those who watch of the daemon as a whole.
+    pub(super) fn tell_of_daemon(&self, kind: EventKind, detail: String) {
+        self.tell_event(Event {
+            time: SystemTime::now(),
+            kind,
+            client: None,
+            user: None,
+            nick: None,
+            address: None,
+            room: None,
+            dialect: None,
+            detail,
+        });
+    }
+
     pub(super) fn tell_event(&self, event: Event) {
         // Nobody watching is no error.
         let _ = self.events.send(Arc::new(event));

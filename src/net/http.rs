@@ -295,9 +295,6 @@ impl Room<'_> {
             let why = "Pages of this origin may not connect; the operator can list it in chat.allowed_origins.\n";
             return Err(Box::new(text(StatusCode::FORBIDDEN, why)));
         }
-        if self.worker.shared.state.phase() != Phase::Serving {
-            return Err(Box::new(unavailable("The server is going down; try again in a moment.\n", RETRY)));
-        }
         let forwarded =
             if self.door.trusts(self.peer.ip()) { headers::forwarded(all, &self.door.trusted_proxies) } else { None };
         if forwarded.is_none() && self.door.trusts(self.peer.ip()) && headers::is_forwarded(all) {
@@ -311,6 +308,16 @@ impl Room<'_> {
         };
         let gate = &self.worker.shared.gate;
         let place = gate.client(limited, forwarded.is_some()).map_err(|r| Box::new(refuse(r)))?;
+        // After it is counted, so that a drain which finds nobody counted knows that nobody comes.
+        match self.worker.shared.state.phase() {
+            Phase::Serving => {}
+            Phase::Draining => {
+                return Err(Box::new(unavailable("Nobody is let in for now; try again later.\n", RETRY)));
+            }
+            Phase::Starting | Phase::Stopping | Phase::Stopped => {
+                return Err(Box::new(unavailable("The server is going down; try again in a moment.\n", RETRY)));
+            }
+        }
 
         let mut answer = Response::new(Full::default());
         *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

@@ -28,6 +28,7 @@ use crate::chat::id::{ConnId, RoomId};
 use crate::config::Config;
 use crate::hub::link::{Encoded, ToHub, ToWorker};
 use crate::receipt::Receipt;
+use crate::state::Phase;
 use crate::wire::frame::text_frame;
 use crate::wire::{close, json};
 
@@ -161,6 +162,16 @@ impl Worker {
                     self.close(&conn, &close);
                 }
             }
+            ToWorker::WhoIsHere(answer) => {
+                let open = self.conns.borrow().values().filter(|conn| conn.is_open()).map(|conn| conn.id).collect();
+                // Who asked may have given up.
+                let _ = answer.send(open);
+            }
+            ToWorker::Dismiss { ids, close } => {
+                for conn in ids.into_iter().filter_map(|id| self.conn(id)) {
+                    self.dismiss(&conn, &close);
+                }
+            }
             ToWorker::Alive(answer) => {
                 // Who asked may have given up.
                 let _ = answer.send(());
@@ -251,16 +262,23 @@ impl Worker {
 
     /// Begins to close one of our connections, with a `bye` where its dialect has one.
     pub fn close(&self, conn: &Conn, close: &Close) {
-        self.close_within(conn, close, CLOSE_WAIT);
+        let spread = close::row(close.code).reconnect == close::Reconnect::Spread;
+        let after = if spread { self.config.borrow().shutdown.spread } else { Duration::ZERO };
+        self.close_within(conn, close, after, CLOSE_WAIT);
     }
 
-    fn close_within(&self, conn: &Conn, close: &Close, wait: Duration) {
-        let bye = (conn.inner.borrow().session.kind == Kind::Json).then(|| {
-            let row = close::row(close.code);
-            let spread = row.reconnect == close::Reconnect::Spread;
-            let after = if spread { self.config.borrow().shutdown.spread } else { Duration::ZERO };
-            text_frame(&json::bye(&row, &close.reason, after))
-        });
+    /// Begins to close one in a drain. Each is told a time of its own, so that even clients which wait
+    /// exactly so long do not come back together.
+    fn dismiss(&self, conn: &Conn, close: &Close) {
+        let spread = self.config.borrow().shutdown.spread;
+        let after = spread.mul_f64(rand::random_range(0.0..=1.0));
+        self.close_within(conn, close, after, CLOSE_WAIT);
+    }
+
+    /// `after`: when clients that are to come back do so at the latest.
+    fn close_within(&self, conn: &Conn, close: &Close, after: Duration, wait: Duration) {
+        let bye = (conn.inner.borrow().session.kind == Kind::Json)
+            .then(|| text_frame(&json::bye(&close::row(close.code), &close.reason, after)));
         conn.begin_close(close, bye.as_ref(), wait);
     }
 
@@ -336,7 +354,7 @@ impl Worker {
                 None
             }
         };
-        self.close_if_stopping(conn);
+        self.close_if_leaving(conn);
         waiting
     }
 
@@ -452,7 +470,7 @@ impl Worker {
     async fn stop(self: Rc<Self>, grace: Duration, cut: oneshot::Sender<usize>, gone: oneshot::Sender<()>) {
         for chunk in self.everyone(|_| true).chunks(CHUNK) {
             for conn in chunk.iter().filter_map(Weak::upgrade) {
-                self.close_if_stopping(&conn);
+                self.close_if_leaving(&conn);
             }
             yield_now().await;
         }
@@ -470,10 +488,15 @@ impl Worker {
         let _ = gone.send(());
     }
 
-    fn close_if_stopping(&self, conn: &Conn) {
+    /// Closes one that has no business here any more: the daemon stops, or is being drained and had
+    /// counted everybody when this one came in.
+    fn close_if_leaving(&self, conn: &Conn) {
         if let Some((close, grace)) = &*self.stopping.borrow() {
+            let spread = self.config.borrow().shutdown.spread;
             // The end of the grace period is for `stop` to see, which counts whom it cuts.
-            self.close_within(conn, close, *grace + CLOSE_WAIT);
+            self.close_within(conn, close, spread, *grace + CLOSE_WAIT);
+        } else if self.shared.state.phase() == Phase::Draining {
+            self.dismiss(conn, &close::DRAINING.close());
         }
     }
 

@@ -55,7 +55,8 @@ fn status_on_one_screen() {
             "clients_max": 100, "users": 3, "rooms": 2, "messages": 42, "messages_per_second": 1.5,
             "certificate_until": "2096-10-02T07:06:40.000Z", "listen": ["https://127.0.0.1:9501"], "config": null,
             "bans": 0, "mutes": 0, "history": {"store": "sqlite", "path": "/var/lib/wschat/history.db", "state": "good",
-                "why": null, "since": null, "commits": 3, "entries": 5, "refused": 1, "waiting": 2, "bytes": 4096}})
+                "why": null, "since": null, "commits": 3, "entries": 5, "refused": 1, "waiting": 2, "bytes": 4096},
+            "drain": null})
     );
     let ran = daemon.ctl(&["status"]);
     assert_eq!((ran.status, ran.stderr.as_str()), (0, ""));

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use wschat::admin::*;
@@ -61,6 +61,10 @@ pub struct World {
     pub no_nets: bool,
     pub wishes: Vec<TokenWish>,
     pub no_secret: Option<String>,
+    pub state: State,
+    /// How far the drain is, while there is one, and what it was begun with.
+    pub drain: Option<watch::Sender<DrainView>>,
+    pub drains: Vec<(Duration, Option<String>)>,
     /// The hub answers nothing at all, and its queue holds two.
     pub hung: bool,
     /// Lines of the log at info and above, as "name field=value ...".
@@ -132,7 +136,7 @@ impl Daemon {
                 runtime.block_on(async {
                     let (hub, hub_inbox) = mpsc::channel(if world.lock().unwrap().hung { 2 } else { 256 });
                     let (daemon, daemon_inbox) = mpsc::channel(256);
-                    let state = State::default();
+                    let state = world.lock().unwrap().state.clone();
                     state.advance(Phase::Serving);
                     let admin = Admin::new(hub, daemon, events, state);
                     let (control, _control) =
@@ -324,7 +328,8 @@ async fn hub_task(mut inbox: mpsc::Receiver<HubRequest>, world: Arc<Mutex<World>
             }
             HubRequest::Client { id: ConnId(HELD), reply } => held.push(reply),
             HubRequest::Client { id, reply } => drop(reply.send(world.clients.get(&id).cloned())),
-            HubRequest::Close { ids, close, reply } => {
+            HubRequest::Close { ids, close, reply, taken } => {
+                let _ = taken.send(());
                 for id in ids {
                     let result = match world.clients.remove(&id) {
                         Some(_) => Ok(()),
@@ -415,11 +420,25 @@ async fn daemon_task(mut inbox: mpsc::Receiver<DaemonRequest>, world: Arc<Mutex<
                     clients_max: 100,
                     store: "sqlite",
                     store_path: Some("/var/lib/wschat/history.db".into()),
+                    drain: world.drain.as_ref().map(|drain| drain.borrow().clone()),
                 });
             }
             DaemonRequest::Reload { tls_only, reply } => {
                 world.reloads.push(tls_only);
                 let _ = reply.send(world.reload.clone().unwrap_or_else(|| Ok(Reloaded::default())));
+            }
+            DaemonRequest::Drain { over, reason, reply } => {
+                world.state.advance(Phase::Draining);
+                let left = world.clients.len() as u64;
+                let until = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_060);
+                let drain = watch::Sender::new(DrainView { matched: left, left, until });
+                let _ = reply.send(drain.subscribe());
+                world.drain = Some(drain);
+                world.drains.push((over, reason));
+            }
+            DaemonRequest::Resume(reply) => {
+                world.state.resume();
+                let _ = reply.send(world.drain.take().map(|drain| drain.borrow().clone()));
             }
             DaemonRequest::Certificate(reply) => {
                 let _ = reply.send(world.certificate.clone());

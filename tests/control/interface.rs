@@ -110,7 +110,7 @@ fn replies_have_the_declared_fields() {
     same(&control, "Certificate", &tls["certificate"]);
     ask(control_interface, &control, "Ping", json!({}));
     let kick = json!({"ids": [1, 4], "filter": null, "all": null, "code": 4003, "reason": "r", "reconnect": false,
-        "dry_run": false, "ban": false, "seconds": null});
+        "dry_run": false, "ban": false, "seconds": null, "rate": null});
     let kicked = ask(control_interface, &control, "Kick", kick);
     same(&control, "Failure", &kicked["failed"][0]);
 
@@ -132,6 +132,12 @@ fn replies_have_the_declared_fields() {
     let wish = json!({"user": "u1", "name": "N", "rooms": ["lobby"], "roles": ["moderator"], "seconds": 60.0});
     ask(control_interface, &control, "MintToken", wish);
 
+    daemon.world.lock().unwrap().clients.clear();
+    ask(control_interface, &control, "Drain", json!({"over": 60.0, "notice": "n"}));
+    let status = ask(control_interface, &control, "Status", json!({}));
+    same(&control, "DrainState", &status["drain"]);
+    ask(control_interface, &control, "Resume", json!({}));
+
     // What is left is answered elsewhere in these tests, and nothing else is declared.
     let methods: Vec<&str> = control.keys().filter_map(|name| name.strip_suffix("()")).collect();
     assert_eq!(
@@ -143,6 +149,7 @@ fn replies_have_the_declared_fields() {
             "DeleteBan",
             "DeleteMessage",
             "DeleteMute",
+            "Drain",
             "Events",
             "History",
             "Kick",
@@ -155,6 +162,7 @@ fn replies_have_the_declared_fields() {
             "Ping",
             "PurgeRoom",
             "Reload",
+            "Resume",
             "ShowClient",
             "ShowRoom",
             "Status",
@@ -185,6 +193,7 @@ fn every_own_error_is_declared_with_its_parameters() {
         Refusal::TooManySanctions { limit: 1 },
         Refusal::NotSaved { ids: vec![], reason: text() },
         Refusal::HistoryUnavailable { reason: text() },
+        Refusal::NotDraining {},
         Refusal::NoSecret { reason: text() },
         Refusal::ReloadRefused { reason: text() },
         Refusal::Busy {},

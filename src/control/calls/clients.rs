@@ -6,18 +6,18 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
 use ipnet::IpNet;
-use tokio::time::timeout;
 
+use super::closing::{Closing, Paced, failure};
 use super::moderation::{Operator, Sanctioned, ending, not_saved};
 use super::{Desk, Trouble};
-use crate::admin::{AdminError, ClientView, CloseError, DEADLINE, Filter};
-use crate::chat::event::Close;
+use crate::admin::{AdminError, ClientView, CloseError, Filter};
 use crate::chat::id::{ConnId, Nick, RoomName, UserId};
 use crate::chat::sanction::BanTarget;
 use crate::control::protocol::{self as api, Refusal, seconds, time};
 use crate::control::server::Replies;
-use crate::control::values::{bad, ban_network, close, cut, filter, lasts};
+use crate::control::values::{bad, ban_network, close, cut, filter, lasts, rate};
 use crate::control::wire::Parameters;
+use crate::pace::Pace;
 
 /// Connections that the hub looks at for one page: the first rows are there at once, and nobody's
 /// message waits long.
@@ -88,7 +88,7 @@ impl Desk<'_> {
         Ok(api::OneClient { client: client(&view, SystemTime::now()) })
     }
 
-    pub(super) async fn kick(&self, mut with: Parameters) -> Result<api::Kicked, Trouble> {
+    pub(super) async fn kick(&self, mut with: Parameters, replies: &mut Replies) -> Result<api::Kicked, Trouble> {
         let ids: Option<Vec<u64>> = with.take("ids")?;
         let filter = filter(with.take("filter")?)?;
         let all: bool = with.take("all")?.unwrap_or(false);
@@ -98,7 +98,11 @@ impl Desk<'_> {
         let dry_run: bool = with.take("dry_run")?.unwrap_or(false);
         let bans: bool = with.take("ban")?.unwrap_or(false);
         let seconds: Option<f64> = with.take("seconds")?;
+        let each_second: Option<f64> = with.take("rate")?.map(rate).transpose()?;
         with.end()?;
+        if each_second.is_some() && (!replies.more() || replies.oneway()) {
+            return Err(Refusal::ExpectedMore {}.into());
+        }
         let close = close(code, reason.clone(), reconnect, bans)?;
         let ban = match (bans, seconds) {
             (false, Some(seconds)) => return Err(bad("seconds", seconds, "none without ban: true").into()),
@@ -143,7 +147,12 @@ impl Desk<'_> {
         }
         let code = close.code;
         let reason = close.reason.escape_debug().to_string();
-        let mut kicked = self.close(banned.close, close, named).await?;
+        let count = banned.close.len() as u64;
+        let pace = |each_second| {
+            Pace::at_rate(count, each_second).ok_or_else(|| bad("rate", each_second, "more: it would never end"))
+        };
+        let paced = each_second.map(pace).transpose()?.map(|pace| Paced { pace, replies });
+        let Closing { mut kicked, caller: gone } = self.close(banned.close, close, named, paced).await?;
         kicked.matched += banned.failed.len() as u64;
         kicked.failed.extend(banned.failed);
         kicked.bans = banned.ids;
@@ -152,6 +161,10 @@ impl Desk<'_> {
                 format!("; bans {:?}{}{}", kicked.bans, ending(ban.lasts), not_saved(banned.unsaved.as_deref()))
             }
             None => String::new(),
+        };
+        let also = match &gone {
+            Some(_) => format!("{also}; the caller has gone, and the others were left alone"),
+            None => also,
         };
         let (caller, who) = (self.caller, operator.user_name());
         tracing::info!(
@@ -169,6 +182,9 @@ impl Desk<'_> {
             kicked.done,
             kicked.matched,
         );
+        if let Some(error) = gone {
+            return Err(error.into());
+        }
         match banned.unsaved {
             Some(reason) => Err(Refusal::NotSaved { ids: kicked.bans, reason }.into()),
             None => Ok(kicked),
@@ -262,39 +278,6 @@ impl Desk<'_> {
         }
         Ok(kicked)
     }
-
-    pub(super) async fn close(&self, ids: BTreeSet<ConnId>, close: Close, named: bool) -> Result<api::Kicked, Trouble> {
-        let mut kicked = api::Kicked { matched: ids.len() as u64, done: 0, failed: Vec::new(), bans: Vec::new() };
-        if ids.is_empty() {
-            return Ok(kicked);
-        }
-        let mut answers = self.admin.close(ids.iter().copied().collect(), close).await?;
-        let mut waiting = ids;
-        while !waiting.is_empty() {
-            let why = match timeout(DEADLINE, answers.recv()).await {
-                Ok(Some(closed)) => {
-                    if !waiting.remove(&closed.id) {
-                        continue;
-                    }
-                    match closed.result {
-                        Ok(()) => kicked.done += 1,
-                        Err(error @ CloseError::NotFound) => {
-                            kicked.matched -= 1;
-                            // Whoever a filter found and who has gone since need not be told of.
-                            if named {
-                                kicked.failed.push(failure(closed.id, error));
-                            }
-                        }
-                    }
-                    continue;
-                }
-                Ok(None) => "the daemon is stopping".to_owned(),
-                Err(_) => format!("not closed within {} s", DEADLINE.as_secs()),
-            };
-            kicked.failed.extend(std::mem::take(&mut waiting).into_iter().map(|id| failure(id, &why)));
-        }
-        Ok(kicked)
-    }
 }
 
 /// Who is to be kept out: the user whom a token named; a guest's user and address. The addresses of
@@ -306,10 +289,6 @@ fn behind(client: &ClientView) -> Vec<BanTarget> {
     let prefix = if address.is_ipv6() { 64 } else { 32 };
     let net = IpNet::new(address, prefix).ok().filter(|_| guest).map(|net| BanTarget::Net(net.trunc()));
     user.into_iter().chain(net).collect()
-}
-
-fn failure(id: ConnId, error: impl ToString) -> api::Failure {
-    api::Failure { id: id.0, error: error.to_string() }
 }
 
 fn client(view: &ClientView, now: SystemTime) -> api::Client {

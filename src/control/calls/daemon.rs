@@ -5,7 +5,7 @@ use crate::admin::{Event, Filter};
 use crate::chat::id::{Nick, RoomName, UserId};
 use crate::control::protocol::{self as api, Refusal, time};
 use crate::control::server::Replies;
-use crate::control::values::{bad, cut, event_filter, kind, level, room_name, target, user_id};
+use crate::control::values::{cut, event_filter, kind, level, notice_text, room_name, target, user_id};
 use crate::control::wire::Parameters;
 use crate::log::{Health, LogCounts};
 
@@ -30,19 +30,16 @@ impl Desk<'_> {
             config: info.config,
             bans: counts.bans as u64,
             mutes: counts.mutes as u64,
+            drain: info.drain.as_ref().map(super::drain::state),
             history: history(info.store, info.store_path, &counts.health, &counts.log),
         })
     }
 
     pub(super) async fn notice(&self, mut with: Parameters) -> Result<api::Noticed, Trouble> {
         let target = target(with.need("target")?)?;
-        let text: String = with.need("text")?;
+        let text = notice_text(with.need("text")?)?;
         let level = level(with.take::<String>("level")?.as_deref())?;
         with.end()?;
-        if text.trim().is_empty() || text.len() > api::NOTICE_MAX {
-            let expected = format!("1 to {} bytes of text", api::NOTICE_MAX);
-            return Err(bad("text", format_args!("{} bytes", text.len()), &expected).into());
-        }
         let what = target.to_string();
         let told = cut(&text);
         let delivery = self.admin.notice(target, text, level).await;

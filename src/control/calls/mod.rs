@@ -4,7 +4,9 @@
 //! journal that says who, what and how many.
 
 mod clients;
+mod closing;
 mod daemon;
+mod drain;
 mod history;
 mod moderation;
 mod rooms;
@@ -139,7 +141,10 @@ impl Desk<'_> {
             (api::CONTROL, "Status") => replies.last(&self.status(with).await?).await?,
             (api::CONTROL, "ListClients") => self.list(with, replies).await?,
             (api::CONTROL, "ShowClient") => replies.last(&self.client(with).await?).await?,
-            (api::CONTROL, "Kick") => replies.last(&self.kick(with).await?).await?,
+            (api::CONTROL, "Kick") => {
+                let kicked = self.kick(with, replies).await?;
+                replies.last(&kicked).await?;
+            }
             (api::CONTROL | api::PUSH, "Notice") => replies.last(&self.notice(with).await?).await?,
             (api::CONTROL, "ListRooms") => self.rooms(with, replies).await?,
             (api::CONTROL, "ShowRoom") => replies.last(&self.room(with).await?).await?,
@@ -156,6 +161,8 @@ impl Desk<'_> {
             (api::CONTROL, "MintToken") => replies.last(&self.token(with).await?).await?,
             (api::CONTROL, "Events") => return self.events(with, replies),
             (api::CONTROL, "Reload") => replies.last(&self.reload(with).await?).await?,
+            (api::CONTROL, "Drain") => self.drain(with, replies).await?,
+            (api::CONTROL, "Resume") => replies.last(&self.resume(with).await?).await?,
             (api::CONTROL, "Tls") => replies.last(&self.tls(with).await?).await?,
             (api::CONTROL, "Ping") => {
                 with.end()?;

@@ -164,7 +164,7 @@ impl Desk<'_> {
         };
         let banned = self.ban(&operator, target, lasts, reason.clone()).await?;
         let Sanctioned { id, conns, unsaved } = banned;
-        let closed = self.close(conns, told, false).await?;
+        let closed = self.close(conns, told, false, None).await?.kicked;
         operator.did(
             &what,
             closed.matched,

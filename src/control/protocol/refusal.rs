@@ -43,6 +43,8 @@ pub enum Refusal {
     NotSaved { ids: Vec<u64>, reason: String },
     #[error("the history cannot do it now: {reason}; `wschatctl status` shows when it can again")]
     HistoryUnavailable { reason: String },
+    #[error("the daemon is not draining: there is nothing to take back")]
+    NotDraining {},
     #[error("there is no token to be had: {reason}")]
     NoSecret { reason: String },
     #[error("nothing has changed: {reason}")]

@@ -1,0 +1,141 @@
+//! A drain: everybody who is connected is asked to go, evenly over a time and in a random order.
+//!
+//! It owns the pace and the order, and what is told of both. Who is there, echoes included, the
+//! workers know, and they close; that newcomers are refused follows from the daemon's state. It goes
+//! on by itself, whoever has begun it.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rand::seq::SliceRandom;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::admin::{DrainView, PORTION, PORTION_PAUSE};
+use crate::chat::event::Close;
+use crate::chat::id::ConnId;
+use crate::hub::Order;
+use crate::hub::link::ToWorker;
+use crate::net::gate::Gate;
+use crate::pace::Pace;
+
+/// How often it is told how many are left.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// A drain under way, or over with nobody left. Dropped, it stops asking people away.
+pub(super) struct Drain {
+    /// Tells how far it is to those who wait for it, whoever gave it another pace meanwhile.
+    tell: watch::Sender<DrainView>,
+    gate: Arc<Gate>,
+    task: JoinHandle<()>,
+}
+
+/// What a drain needs of the daemon.
+pub(super) struct Means {
+    pub gate: Arc<Gate>,
+    pub hub: mpsc::Sender<Order>,
+    pub workers: usize,
+}
+
+impl Drain {
+    /// Newcomers must be refused already. `before`: the drain that this one goes on with at another
+    /// pace.
+    pub(super) fn begin(means: Means, over: Duration, close: Close, before: Option<Drain>) -> Self {
+        let (left, until) = (means.gate.clients() as u64, SystemTime::now() + over);
+        let tell = match before {
+            Some(before) => before.tell.clone(),
+            None => watch::Sender::new(DrainView { matched: left, left, until }),
+        };
+        tell.send_modify(|view| *view = DrainView { matched: view.matched.max(left), left, until });
+        let gate = means.gate.clone();
+        let task = tokio::spawn(empty(means, Instant::now(), over, close, tell.clone()));
+        Drain { tell, gate, task }
+    }
+
+    /// As of now.
+    pub(super) fn view(&self) -> DrainView {
+        DrainView { left: self.gate.clients() as u64, ..self.tell.borrow().clone() }
+    }
+
+    /// Each change of it, for as long as there is this drain.
+    pub(super) fn watch(&self) -> watch::Receiver<DrainView> {
+        self.tell.subscribe()
+    }
+
+    /// Nobody else is asked away after this.
+    pub(super) fn halt(&self) {
+        self.task.abort();
+    }
+
+    /// Halts, and lets go of everything.
+    pub(super) async fn stop(mut self) -> DrainView {
+        self.halt();
+        // It holds an end of the hub's queue; afterwards it does not.
+        let _ = (&mut self.task).await;
+        self.view()
+    }
+}
+
+impl Drop for Drain {
+    fn drop(&mut self) {
+        self.halt();
+    }
+}
+
+/// Asks everybody away, and ends once they have gone.
+async fn empty(means: Means, begun: Instant, over: Duration, close: Close, tell: watch::Sender<DrainView>) {
+    let asking = async {
+        // The hub is gone only when the daemon ends.
+        let _ = ask_away(&means, begun, over, &close).await;
+    };
+    let counting = async {
+        loop {
+            let left = means.gate.clients() as u64;
+            tell.send_if_modified(|view| std::mem::replace(&mut view.left, left) != left);
+            if left == 0 {
+                return;
+            }
+            sleep(LOOK).await;
+        }
+    };
+    tokio::pin!(asking, counting);
+    tokio::select! {
+        () = &mut counting => {}
+        () = &mut asking => counting.await,
+    }
+    tracing::info!(matched = tell.borrow().matched, "drained: nobody is left; newcomers are refused until a resume");
+}
+
+/// `None`: the daemon ends.
+async fn ask_away(means: &Means, begun: Instant, over: Duration, close: &Close) -> Option<()> {
+    let mut everyone = Vec::new();
+    for worker in 0..means.workers {
+        let (answer, here) = oneshot::channel();
+        means.hub.send(Order::Worker(worker, ToWorker::WhoIsHere(answer))).await.ok()?;
+        everyone.extend(here.await.ok()?.into_iter().map(|id| (worker, id)));
+    }
+    everyone.shuffle(&mut rand::rng());
+    let pace = Pace::new(everyone.len() as u64, over);
+    let mut asked = 0;
+    while let Some(rest) = everyone.get(asked..).filter(|rest| !rest.is_empty()) {
+        sleep_until(begun + pace.moment(asked as u64 + 1)).await;
+        let due = usize::try_from(pace.due(begun.elapsed())).unwrap_or(usize::MAX).saturating_sub(asked);
+        let portion = &rest[..due.min(PORTION).min(rest.len())];
+        for (worker, ids) in by_worker(portion, means.workers) {
+            let order = ToWorker::Dismiss { ids, close: close.clone() };
+            means.hub.send(Order::Worker(worker, order)).await.ok()?;
+        }
+        asked += portion.len();
+        sleep(PORTION_PAUSE).await;
+    }
+    Some(())
+}
+
+fn by_worker(portion: &[(usize, ConnId)], workers: usize) -> impl Iterator<Item = (usize, Vec<ConnId>)> {
+    let mut split = vec![Vec::new(); workers];
+    for (worker, id) in portion {
+        split[*worker].push(*id);
+    }
+    split.into_iter().enumerate().filter(|(_, ids)| !ids.is_empty())
+}
