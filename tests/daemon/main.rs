@@ -4,6 +4,7 @@
 mod command_line;
 mod control;
 mod crowd;
+mod drain;
 mod first_start;
 mod garbage;
 mod handshake;
