@@ -3,6 +3,7 @@
 
 mod bind;
 mod commands;
+mod drain;
 mod fake;
 mod history;
 mod interface;
