@@ -44,6 +44,12 @@ const TROUBLE = {
   4102: 'slowTitle',
 };
 
+/** Announced absences: until it is back, the attempts that fail (1006) are for the same reason. */
+const ANNOUNCED = new Set([1001, 1012]);
+/** What the daemon says of a drain where the operator has no words for it; the title says that. */
+const DRAINING = 'the server is being drained';
+let announced = null;
+
 /** For each code after which the page stays away: title, text, and whether coming back makes sense. */
 const ENDED = {
   1002: ['brokenTitle', null, true],
@@ -72,6 +78,7 @@ chat.addEventListener('state', ({ detail: state }) => {
   showPeople();
   if (state.name === 'online') {
     everOnline = true;
+    announced = null;
     hideTrouble();
   } else if (state.name === 'waiting') {
     tellWaiting(state);
@@ -87,12 +94,14 @@ chat.addEventListener('state', ({ detail: state }) => {
   checkLength();
 });
 
-function tellWaiting({ code, reason }) {
+function tellWaiting(state) {
+  if (ANNOUNCED.has(state.code)) announced = state;
+  const { code, reason } = state.code === 1006 && announced ? announced : state;
   let title = TROUBLE[code] ?? (everOnline ? 'lostTitle' : 'startTitle');
   if (!navigator.onLine) title = 'offlineTitle';
   const texts = [t(everOnline ? 'lostText' : 'startText')];
   // A drain is begun by a person, whose words are worth passing on; the other reasons say the title again.
-  if (code === 1012 && reason) texts.unshift(t('reason', isolate(reason)));
+  if (code === 1012 && reason && reason !== DRAINING) texts.unshift(t('reason', isolate(reason)));
   showTrouble('soft', t(title), texts, 'tryNow', () => chat.retryNow());
 }
 

@@ -46,7 +46,7 @@ export default {
   startTitle: 'The chat cannot be reached.',
   startText: 'Trying again by itself.',
   restartTitle: 'The chat is restarting.',
-  maintenanceTitle: 'The chat is moving to another server.',
+  maintenanceTitle: 'The chat is closed for maintenance.',
   busyTitle: 'The chat is very busy.',
   floodTitle: 'You sent too much in a short time.',
   slowTitle: 'Your connection could not keep up.',

@@ -46,7 +46,7 @@ export default {
   startTitle: '暂时无法连接到聊天。',
   startText: '将自动重试。',
   restartTitle: '聊天服务正在重启。',
-  maintenanceTitle: '聊天服务正在迁移到另一台服务器。',
+  maintenanceTitle: '聊天服务正在维护，暂时关闭。',
   busyTitle: '聊天服务繁忙。',
   floodTitle: '你在短时间内发送得太多。',
   slowTitle: '你的网络跟不上消息的速度。',

@@ -6,7 +6,8 @@
 //! one caller never holds up another. The control server translates Varlink calls into these; it
 //! is the only way in.
 
-use std::net::IpAddr;
+mod event;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -23,6 +24,7 @@ use crate::log::{Health, LogCounts};
 use crate::peer::Peer;
 use crate::state::{Phase, State};
 pub use crate::tls::CertificateView;
+pub use event::{Event, EventKind};
 
 /// The longest a call waits for its answer.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -364,94 +366,6 @@ pub struct Delivery {
     pub matched: u64,
     /// Connections to whose sockets it has been written.
     pub delivered: u64,
-}
-
-/// What happens, for those who watch; `client` etc. are absent where they have no meaning.
-#[derive(Clone, Debug)]
-pub struct Event {
-    pub time: SystemTime,
-    pub kind: EventKind,
-    pub client: Option<ConnId>,
-    pub user: Option<UserId>,
-    pub nick: Option<Nick>,
-    pub address: Option<IpAddr>,
-    pub room: Option<RoomName>,
-    pub dialect: Option<Dialect>,
-    /// The rest in words: a close code and reason, a notice's text, what a reload changed.
-    pub detail: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum EventKind {
-    Connect,
-    Disconnect,
-    Join,
-    Leave,
-    Message,
-    Nick,
-    Kick,
-    Notice,
-    Reload,
-    /// Closed because it read too slowly.
-    Slow,
-    /// A message was deleted, or a room purged.
-    Delete,
-    /// A room was closed: everybody was put out of it.
-    Close,
-    Ban,
-    Unban,
-    Mute,
-    Unmute,
-    /// An operator empties the daemon of its connections.
-    Drain,
-    /// A drain was taken back.
-    Resume,
-}
-
-impl EventKind {
-    pub const ALL: [EventKind; 18] = [
-        EventKind::Connect,
-        EventKind::Disconnect,
-        EventKind::Join,
-        EventKind::Leave,
-        EventKind::Message,
-        EventKind::Nick,
-        EventKind::Kick,
-        EventKind::Notice,
-        EventKind::Reload,
-        EventKind::Slow,
-        EventKind::Delete,
-        EventKind::Close,
-        EventKind::Ban,
-        EventKind::Unban,
-        EventKind::Mute,
-        EventKind::Unmute,
-        EventKind::Drain,
-        EventKind::Resume,
-    ];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            EventKind::Connect => "connect",
-            EventKind::Disconnect => "disconnect",
-            EventKind::Join => "join",
-            EventKind::Leave => "leave",
-            EventKind::Message => "message",
-            EventKind::Nick => "nick",
-            EventKind::Kick => "kick",
-            EventKind::Notice => "notice",
-            EventKind::Reload => "reload",
-            EventKind::Slow => "slow",
-            EventKind::Delete => "delete",
-            EventKind::Close => "close",
-            EventKind::Ban => "ban",
-            EventKind::Unban => "unban",
-            EventKind::Mute => "mute",
-            EventKind::Unmute => "unmute",
-            EventKind::Drain => "drain",
-            EventKind::Resume => "resume",
-        }
-    }
 }
 
 impl Admin {

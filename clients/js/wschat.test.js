@@ -324,6 +324,25 @@ timed('a spread reconnect keeps to its moment', async (pass) => {
   assert.equal(FakeSocket.all.length, 2);
 });
 
+timed('a drained daemon is come back to when it lets people in again', async (pass) => {
+  const { chat } = await online();
+  socket().says('bye', { code: 1012, reason: 'moving', reconnect: true, after_ms: 8000 });
+  socket().ends(1012);
+  await pass(8000);
+  // HTTP 503 is all that a browser is not told: a connection that never opened.
+  for (let attempt = 1; attempt <= 12; attempt += 1) {
+    assert.equal(chat.state.name, 'connecting');
+    socket().ends(1006);
+    assert.equal(chat.state.name, 'waiting');
+    const wait = chat.state.until - Date.now();
+    assert.ok(wait > 0 && wait <= Math.min(30_000, 1000 * 2 ** attempt), `${wait} ms before attempt ${attempt}`);
+    await pass(30_000);
+  }
+  assert.equal(FakeSocket.all.length, 14);
+  greet();
+  assert.equal(chat.state.name, 'online');
+});
+
 timed('a kick ends it, with the reason, until asked', async (pass) => {
   const { chat } = await online();
   socket().says('bye', { code: 4003, reason: 'a long reason', reconnect: false, after_ms: 0 });
