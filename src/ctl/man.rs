@@ -194,11 +194,11 @@ failed and not matched.";
 
 const EXIT_STATUS: &[(&str, &str)] = &[
     ("0", "All done. Also when the reader of standard output goes away."),
-    ("1", "Done in part, or not confirmed; or in force, but not saved."),
+    ("1", "Done in part, or not confirmed; or in force, but not saved. drain --wait: the drain was taken back."),
     ("64", "The command line is wrong, or the daemon refuses a value."),
     (
         "65",
-        "Nothing matched: no such connection, room, message, ban or mute. --allow-empty makes it 0 for kick and notice. An empty list is no error.",
+        "Nothing matched: no such connection, room, message, ban or mute, no drain to resume from. --allow-empty makes it 0 for kick and notice. An empty list is no error.",
     ),
     ("69", "The daemon cannot be reached."),
     ("70", "Something inside failed."),
@@ -227,6 +227,8 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("wschatctl kick --ip 192.0.2.0/24 --dry-run", "How many a kick of this network would meet."),
     ("wschatctl kick 4711 --reason \"please calm down\"", "Close one connection and say why."),
     ("wschatctl kick --nick eve --ban 1d --reason spam", "Close eve's connections and keep eve out for a day."),
+    ("wschatctl kick --room lobby --reconnect --rate 20", "Have the people of a room reconnect, 20 a second."),
+    ("wschatctl drain --over 10m --wait", "Empty the daemon before its machine is taken away."),
     ("wschatctl ban add ip:192.0.2.0/24 --for 2h", "Let nobody in from this network for two hours."),
     ("wschatctl history lobby --follow", "Read along."),
     ("wschatctl kick --all --reconnect --yes", "Have everyone connect anew."),

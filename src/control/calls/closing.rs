@@ -1,6 +1,6 @@
 //! Closing connections: in portions, at a pace where one is asked for, and what becomes of each.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::time::Duration;
 
@@ -61,7 +61,7 @@ impl Desk<'_> {
         let mut reply = Some(reply);
         let begun = Instant::now();
         let (mut heard, mut told, mut next) = (begun, begun, begun);
-        let mut left: Vec<ConnId> = ids.into_iter().rev().collect();
+        let mut left: VecDeque<ConnId> = ids.into_iter().collect();
         let total = left.len();
         let mut waiting = BTreeSet::new();
         while !left.is_empty() || !waiting.is_empty() {
@@ -88,7 +88,7 @@ impl Desk<'_> {
                     let asked = (total - left.len()) as u64;
                     let due = paced.as_ref().map_or(total as u64, |paced| paced.pace.due(begun.elapsed()));
                     let due = usize::try_from(due.saturating_sub(asked)).unwrap_or(PORTION).min(PORTION);
-                    let portion = left.split_off(left.len().saturating_sub(due));
+                    let portion: Vec<ConnId> = left.drain(..due.min(left.len())).collect();
                     waiting.extend(portion.iter().copied());
                     let to = if left.is_empty() { reply.take() } else { reply.clone() };
                     let Some(to) = to else { break };
