@@ -173,4 +173,9 @@ fn a_kick_at_a_pace_tells_how_far_it_is() {
     assert!(seen.contains("Ctrl-C leaves the others alone"), "{seen}");
     assert!(seen.contains("of 3 connections closed") && seen.contains("closed 3 of 3 connections"), "{seen}");
     ends(&daemon.ctl(&["kick", "--user", "nobody", "--rate", "5"]), 65, "nobody matched");
+    // Asked about first, and only counted.
+    daemon.world.lock().unwrap().clients = some().clients;
+    assert_eq!(daemon.ctl(&["kick", "--all", "--rate", "5", "--dry-run"]).stdout, "would close 3 connections\n");
+    let seen = on_terminal(&daemon, "kick --all --rate 50", "y\n").stdout;
+    assert!(seen.contains("Close 3 connections?") && seen.contains("closed 3 of 3 connections"), "{seen}");
 }

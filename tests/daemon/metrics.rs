@@ -110,3 +110,15 @@ fn there_is_nothing_else_on_that_port_and_nothing_without_it() {
     let taken = format!("[[listen]]\naddress = \"127.0.0.1:0\"\n[metrics]\nlisten = \"{address}\"\n");
     Setup::new(&taken).fails().ends(1, "metrics.listen: cannot listen on");
 }
+
+#[test]
+fn a_drain_is_no_serving() {
+    let daemon = Daemon::plain("[metrics]\nlisten = \"127.0.0.1:0\"\n");
+    let address = until("the log says where", || metrics_address(&daemon.log()));
+    let serving = || value(&ask(address, "GET /metrics").1, "wschat_serving");
+    assert_eq!(serving(), 1.0);
+    daemon.json(&["drain"]);
+    assert_eq!(serving(), 0.0);
+    daemon.json(&["resume"]);
+    assert_eq!(serving(), 1.0);
+}

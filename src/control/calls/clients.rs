@@ -100,7 +100,7 @@ impl Desk<'_> {
         let seconds: Option<f64> = with.take("seconds")?;
         let each_second: Option<f64> = with.take("rate")?.map(rate).transpose()?;
         with.end()?;
-        if each_second.is_some() && (!replies.more() || replies.oneway()) {
+        if each_second.is_some() && !dry_run && (!replies.more() || replies.oneway()) {
             return Err(Refusal::ExpectedMore {}.into());
         }
         let close = close(code, reason.clone(), reconnect, bans)?;
