@@ -1,5 +1,6 @@
 //! The daemon: the one place that knows everyone. It starts, serves, reloads and drains.
 
+mod listeners;
 mod reload;
 mod start;
 mod watchdog;
@@ -26,6 +27,7 @@ use crate::systemd;
 use crate::tls::Certificates;
 use crate::wire::close;
 
+use listeners::Listeners;
 pub use start::run;
 
 /// How often systemd's status line and the like are brought up to date.
@@ -66,7 +68,7 @@ struct Daemon {
     file: Option<std::path::PathBuf>,
     state_dir: std::path::PathBuf,
     descriptors: usize,
-    listen: Vec<String>,
+    listeners: Listeners,
     since: SystemTime,
     hub: mpsc::Sender<Order>,
     admin: Admin,
@@ -192,7 +194,7 @@ impl Daemon {
             version: env!("CARGO_PKG_VERSION"),
             pid: std::process::id(),
             since: self.since,
-            listen: self.listen.clone(),
+            listen: self.listeners.in_words(),
             config: self.file.as_ref().map(|f| f.display().to_string()),
             certificate_until: self.certificate().map(|view| view.until),
             clients_max: self.shared.gate.limits().clients,
@@ -213,6 +215,7 @@ impl Daemon {
         let clients = self.shared.gate.clients();
         tracing::info!(clients, "stopping: closing {} within {}", some(clients, "connection"), format_duration(grace));
         self.shared.state.advance(Phase::Stopping);
+        self.listeners.stop();
         systemd::stopping(grace);
         let mut cuts = Vec::new();
         for index in 0..self.workers {

@@ -145,7 +145,7 @@ pub(super) static LISTEN: LazyLock<Vec<Key<Listen>>> = LazyLock::new(|| {
         key!(
             Listen,
             "address" = address,
-            Restart,
+            Reload,
             ListenAddress,
             "Where: an address and a port, or the path of a Unix socket for a proxy on this machine. Must be given. \
              \"[::]\" means every address, of IPv4 too."
@@ -153,14 +153,14 @@ pub(super) static LISTEN: LazyLock<Vec<Key<Listen>>> = LazyLock::new(|| {
         key!(
             Listen,
             "tls" = tls,
-            Restart,
+            Reload,
             Flag,
             "Whether TLS is spoken here. A Unix socket is always plain, and there the default is false."
         ),
         key!(
             Listen,
             "trusted_proxies" = trusted_proxies,
-            Restart,
+            Reload,
             Networks,
             "The proxies whose X-Forwarded-For and X-Real-IP headers are believed. On a Unix socket they always are, \
              and this must stay empty."
@@ -365,7 +365,7 @@ fn history() -> Vec<Key<Draft>> {
         key!(
             Draft,
             "commit_every" = config.history.commit_every,
-            Restart,
+            Reload,
             Time { least: Duration::ZERO, most: secs(1) },
             "The least time between two commits of \"sqlite\": what is said meanwhile is committed, delivered and \
              acknowledged together. After a silence the first message is committed at once."
@@ -514,7 +514,7 @@ fn metrics() -> Vec<Key<Draft>> {
     vec![key!(
         Draft,
         "listen" = config.metrics.listen,
-        Restart,
+        Reload,
         TcpPlace,
         "An address and a port at which /metrics answers in OpenMetrics text, over plain HTTP and without asking who \
          reads: keep it on 127.0.0.1 or in a network of your own. \"\" turns it off."

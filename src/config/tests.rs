@@ -267,7 +267,7 @@ level = "debug"
     .unwrap();
     let changes: Vec<(String, bool)> = diff(&old, &new).into_iter().map(|change| (change.key, change.reload)).collect();
     let expected = [
-        ("listen", false),
+        ("listen", true),
         ("tls.certificate", true),
         ("tls.key", true),
         ("chat.locale", true),
@@ -282,9 +282,8 @@ level = "debug"
         let restart: Vec<&str> =
             table.keys.iter().filter(|key| key.takes == key::Takes::Restart).map(|key| key.name).collect();
         let expected: &[&str] = match table.name {
-            "history" => &["store", "path", "commit_every"],
+            "history" => &["store", "path"],
             "control" => &["socket", "push_socket"],
-            "metrics" => &["listen"],
             _ => &[],
         };
         assert_eq!(restart, expected, "{}", table.name);

@@ -119,15 +119,17 @@ enum Secured {
 }
 
 async fn secure(worker: &Worker, door: &Door, socket: Socket) -> io::Result<Secured> {
-    let Some(tls) = worker.shared.tls.as_ref().filter(|_| door.tls) else {
+    if !door.tls {
         return Ok(Secured::Stream(Io::plain(socket)));
-    };
+    }
+    // It is there before the first listener that speaks it.
+    let tls = worker.shared.tls.load_full().ok_or(io::ErrorKind::NotConnected)?;
     let limit = worker.config().timeouts.tls;
     let accept = async {
         if socket.peek_byte().await?.is_some_and(|first| first != TLS_HANDSHAKE && first.is_ascii_uppercase()) {
             return Ok(Secured::PlainHttp(Io::plain(socket)));
         }
-        Ok(match TlsAcceptor::from(tls.clone()).accept(socket).into_fallible().await {
+        Ok(match TlsAcceptor::from(tls).accept(socket).into_fallible().await {
             Ok(stream) => Secured::Stream(Io::tls(stream)),
             Err((error, socket)) => Secured::Broken(Io::plain(socket), error),
         })

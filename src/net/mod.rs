@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::mpsc;
 
 use crate::config::Config;
@@ -41,8 +41,8 @@ pub struct Shared {
     /// What tokens are checked with; replaced whole by a reload.
     pub tokens: ArcSwap<Tokens>,
     pub state: State,
-    /// Absent where no listener speaks TLS.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Absent until a listener speaks TLS.
+    pub tls: ArcSwapOption<rustls::ServerConfig>,
     pub hub: mpsc::Sender<ToHub>,
     /// The next connection's number.
     pub next_id: AtomicU64,
