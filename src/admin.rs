@@ -19,6 +19,7 @@ use crate::chat::event::{
 };
 use crate::chat::id::{ConnId, Nick, RoomName, Seq, UserId};
 use crate::chat::sanction::{Sanction, SanctionKind};
+use crate::config::Level as LogLevel;
 use crate::log::{Health, LogCounts};
 use crate::peer::Peer;
 use crate::state::{Phase, State};
@@ -118,6 +119,11 @@ pub enum DaemonRequest {
         reply: oneshot::Sender<Result<Reloaded, String>>,
     },
     Certificate(oneshot::Sender<Option<CertificateView>>),
+    /// How much is logged, and from now on this much where a level is given.
+    LogLevel {
+        set: Option<LogLevel>,
+        reply: oneshot::Sender<LogLevels>,
+    },
     /// A token made with the configured secret, for trying out; the error says why there is none.
     Token {
         wish: Box<TokenWish>,
@@ -204,6 +210,15 @@ pub struct Reloaded {
     pub needs_restart: Vec<String>,
     /// A new certificate is in force.
     pub certificate: bool,
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogLevels {
+    /// In force, perhaps by an operator's hand.
+    pub level: LogLevel,
+    /// What the configuration says.
+    pub configured: LogLevel,
 }
 
 /// Which clients; all that is set must hold.
@@ -509,6 +524,11 @@ impl Admin {
     /// The error is what was wrong; nothing has changed then.
     pub async fn reload(&self, tls_only: bool) -> Result<Result<Reloaded, String>, AdminError> {
         ask(&self.daemon, |reply| DaemonRequest::Reload { tls_only, reply }).await
+    }
+
+    /// How much is logged; with a level, from now on that much.
+    pub async fn log_level(&self, set: Option<LogLevel>) -> Result<LogLevels, AdminError> {
+        ask(&self.daemon, |reply| DaemonRequest::LogLevel { set, reply }).await
     }
 
     pub async fn certificate(&self) -> Result<Option<CertificateView>, AdminError> {

@@ -15,8 +15,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::admin::{Admin, CertificateView, Counts, DaemonRequest, Info};
+use crate::admin::{Admin, CertificateView, Counts, DaemonRequest, Info, LogLevels};
 use crate::cli::exit;
+use crate::config::Level;
 use crate::hub::Order;
 use crate::hub::link::ToWorker;
 use crate::journal::LogLevel;
@@ -180,6 +181,7 @@ impl Daemon {
         match request {
             DaemonRequest::Info(reply) => drop(reply.send(self.info())),
             DaemonRequest::Certificate(reply) => drop(reply.send(self.certificate())),
+            DaemonRequest::LogLevel { set, reply } => drop(reply.send(self.log_levels(set))),
             DaemonRequest::Token { wish, reply } => {
                 let token = self.shared.tokens.load().mint(&wish, SystemTime::now());
                 drop(reply.send(token.map_err(|why| why.to_string())));
@@ -201,6 +203,13 @@ impl Daemon {
             store: history.store.as_str(),
             store_path: history.database(&self.state_dir).map(|path| path.display().to_string()),
         }
+    }
+
+    fn log_levels(&self, set: Option<Level>) -> LogLevels {
+        if let Some(level) = set {
+            self.log_level.set(level);
+        }
+        LogLevels { level: self.log_level.get(), configured: self.shared.config.load().log.level }
     }
 
     fn certificate(&self) -> Option<CertificateView> {

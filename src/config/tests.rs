@@ -449,7 +449,7 @@ fn any_config() -> impl Strategy<Value = Config> {
         option::of(Just("/run/c".into())),
         option::of(Just("/run/p".into())),
         option::of(select(vec!["127.0.0.1:9502".parse().unwrap(), "[::1]:0".parse().unwrap()])),
-        select(vec![Level::Error, Level::Warn, Level::Info, Level::Debug, Level::Trace]),
+        (select(Level::ALL.to_vec()), any::<bool>()),
     );
     (listen, tls, paths, chat, auth, history, limits, timeouts, rest).prop_map(
         |(
@@ -461,7 +461,7 @@ fn any_config() -> impl Strategy<Value = Config> {
             history,
             limits,
             timeouts,
-            (grace, spread, socket, push_socket, metrics, level),
+            (grace, spread, socket, push_socket, metrics, (level, access)),
         )| {
             Config {
                 listen,
@@ -475,7 +475,7 @@ fn any_config() -> impl Strategy<Value = Config> {
                 shutdown: Shutdown { grace, spread },
                 control: Control { socket, push_socket },
                 metrics: Metrics { listen: metrics },
-                log: Log { level },
+                log: Log { level, access },
             }
         },
     )

@@ -8,6 +8,7 @@ mod client;
 mod columns;
 mod commands;
 mod failure;
+mod log_level;
 mod man;
 mod moderation;
 mod output;

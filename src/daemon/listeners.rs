@@ -197,10 +197,7 @@ impl Listeners {
     }
 
     fn placed(&self) -> Vec<Placed<'_>> {
-        self.open
-            .iter()
-            .map(|open| Placed { wanted: &open.listener.wanted, real: &open.listener.address })
-            .collect()
+        self.open.iter().map(|open| Placed { wanted: &open.listener.wanted, real: &open.listener.address }).collect()
     }
 }
 

@@ -31,7 +31,7 @@ use crate::log::{self, Log, MemoryLog, SqliteLog};
 use crate::net::gate::{Gate, GateLimits};
 use crate::net::listen::{self, Listener};
 use crate::net::page::Page;
-use crate::net::{Shared, worker};
+use crate::net::{AccessLog, Shared, worker};
 use crate::sanctions::Saver;
 use crate::state::{Phase, State};
 use crate::tls::{self, Certificates};
@@ -113,6 +113,7 @@ fn start(
         guests: guest_key()?,
         tokens: ArcSwap::from_pointee(tokens),
         state: state.clone(),
+        access: AccessLog::default(),
         tls: ArcSwapOption::new(certificates.clone().map(tls::server_config).transpose()?),
         hub: hub_sender,
         next_id: AtomicU64::new(1),

@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows rooms or users beyond the lists that the hub has it keep.
 
+mod access;
 mod conn;
 pub mod gate;
 mod gather;
@@ -27,6 +28,7 @@ use crate::guest::GuestKey;
 use crate::hub::link::ToHub;
 use crate::state::State;
 use crate::token::Tokens;
+pub use access::AccessLog;
 use gate::Gate;
 use page::Page;
 
@@ -41,6 +43,7 @@ pub struct Shared {
     /// What tokens are checked with; replaced whole by a reload.
     pub tokens: ArcSwap<Tokens>,
     pub state: State,
+    pub access: AccessLog,
     /// Absent until a listener speaks TLS.
     pub tls: ArcSwapOption<rustls::ServerConfig>,
     pub hub: mpsc::Sender<ToHub>,

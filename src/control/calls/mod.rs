@@ -156,6 +156,7 @@ impl Desk<'_> {
             (api::CONTROL, "MintToken") => replies.last(&self.token(with).await?).await?,
             (api::CONTROL, "Events") => return self.events(with, replies),
             (api::CONTROL, "Reload") => replies.last(&self.reload(with).await?).await?,
+            (api::CONTROL, "LogLevel") => replies.last(&self.log_level(with).await?).await?,
             (api::CONTROL, "Tls") => replies.last(&self.tls(with).await?).await?,
             (api::CONTROL, "Ping") => {
                 with.end()?;
