@@ -77,7 +77,8 @@ impl AccessLog {
         };
         let (client, code, dialect) = (peer.id.0, end.code, peer.dialect.as_str());
         let user = peer.user.get().map_or_else(|| "-".to_owned(), |user| word(user.as_str()));
-        let (address, reason) = (from.to_string(), end.reason.escape_debug().to_string());
+        let address = from.to_string();
+        let reason = quoted(&end.reason);
         let seconds = peer.age(SystemTime::now()).as_secs_f64();
         let counters = &peer.counters;
         let (frames_in, bytes_in) = (counters.frames_in.load(Relaxed), counters.bytes_in.load(Relaxed));
@@ -98,7 +99,7 @@ impl AccessLog {
             reason,
             "access: {access} {address} {code} {closed_by} client={client} dialect={dialect} user={user} \
              seconds={seconds:.3} in={frames_in} in_bytes={bytes_in} out={frames_out} out_bytes={bytes_out} \
-             reason=\"{reason}\""
+             reason={reason}"
         );
     }
 
@@ -131,6 +132,19 @@ impl AccessLog {
         second.written += 1;
         true
     }
+}
+
+/// A stranger's text in quotes, on one line.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '\'' => quoted.push(c),
+            c => quoted.extend(c.escape_debug()),
+        }
+    }
+    quoted.push('"');
+    quoted
 }
 
 /// A stranger's name as one word that cannot be taken for anything else.
@@ -171,6 +185,18 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_reason_ends_with_its_quote_and_with_its_line(reason in any::<String>()) {
+            let quoted = quoted(&reason);
+            let inner = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap();
+            prop_assert!(!inner.chars().any(|c| c.is_control() || c == '\u{2028}'), "{quoted:?}");
+            let mut escaped = false;
+            for c in inner.chars() {
+                prop_assert!(c != '"' || escaped, "{quoted:?}");
+                escaped = c == '\\' && !escaped;
+            }
+        }
+
         #[test]
         fn a_name_is_one_word(name in any::<String>()) {
             let word = word(&name);

@@ -190,8 +190,10 @@ pub fn bind_tcp(address: SocketAddr, leaving: &[BorrowedFd<'_>]) -> io::Result<s
 }
 
 /// With `beside`, these sockets may already listen at an address that is this one, or that overlaps
-/// with it: the kernel then has both for as long as all of them say SO_REUSEPORT. That is taken back
-/// at once, as later it would let another process of our user listen here, too.
+/// with it: the kernel then takes both if they say SO_REUSEPORT and are of the same user, so that at
+/// no moment nobody listens. The option is taken back at once; a second daemon, which does not say
+/// it, is refused the address before and after. What the kernel remembers of the port may let one
+/// in that does say it and runs as our user, who could as well stop us.
 fn listen_at(address: SocketAddr, beside: &[BorrowedFd<'_>]) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {

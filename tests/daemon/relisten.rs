@@ -152,10 +152,9 @@ fn an_address_grows_to_all_of_the_machine_and_no_attempt_is_refused() {
         assert!(knocking.join().unwrap() > 0);
     });
     ann.say("all the while");
-    // For that moment alone the port was to be shared.
-    let other = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    other.set_reuse_port(true).unwrap();
-    assert!(other.bind(&narrow.into()).is_err());
+    // For that moment alone the port was shared: a second daemon does not get it.
+    assert!(TcpListener::bind(narrow).is_err());
+    Setup::new(&plain_at(narrow)).fails().ends(1, "is taken by another program");
 }
 
 #[test]
