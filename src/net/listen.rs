@@ -156,7 +156,13 @@ impl Listener {
         match bind(&wanted.address, leaving) {
             Ok(socket) => Ok(Some(Listener::new(wanted, registered(wanted)(socket)?))),
             Err(error) if wanted.optional && lacks_family(&error) => Ok(None),
-            Err(error) => Err(explain(&wanted.address, error)),
+            Err(error) => Err(match explain(&wanted.address, error) {
+                ListenError::Taken { address, .. } if leaving.iter().any(|other| has_port(other, &wanted.address)) => {
+                    let hint = " or by a listener that this would end, of a socket unit's: for that restart the daemon";
+                    ListenError::Taken { address, hint }
+                }
+                error => error,
+            }),
         }
     }
 
@@ -278,6 +284,12 @@ fn clear_stale(path: &Path) -> io::Result<()> {
             Err(e) => Err(e),
         },
     }
+}
+
+/// Does this socket listen at the port of that address?
+fn has_port(socket: &impl AsFd, address: &Address) -> bool {
+    let bound = SockRef::from(socket).local_addr().ok().and_then(|bound| bound.as_socket());
+    matches!((bound, address), (Some(bound), Address::Tcp(wanted)) if bound.port() == wanted.port())
 }
 
 fn lacks_family(error: &io::Error) -> bool {
