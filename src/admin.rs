@@ -20,6 +20,7 @@ use crate::chat::event::{
 };
 use crate::chat::id::{ConnId, Nick, RoomName, Seq, UserId};
 use crate::chat::sanction::{Sanction, SanctionKind};
+use crate::config::Level as LogLevel;
 use crate::log::{Health, LogCounts};
 use crate::peer::Peer;
 use crate::state::{Phase, State};
@@ -136,6 +137,11 @@ pub enum DaemonRequest {
     },
     /// Takes a drain back: how far it had come; `None`: there was none.
     Resume(oneshot::Sender<Option<DrainView>>),
+    /// How much is logged, and from now on this much where a level is given.
+    LogLevel {
+        set: Option<LogLevel>,
+        reply: oneshot::Sender<LogLevels>,
+    },
     /// A token made with the configured secret, for trying out; the error says why there is none.
     Token {
         wish: Box<TokenWish>,
@@ -244,6 +250,15 @@ pub struct Reloaded {
     pub needs_restart: Vec<String>,
     /// A new certificate is in force.
     pub certificate: bool,
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogLevels {
+    /// In force, perhaps by an operator's hand.
+    pub level: LogLevel,
+    /// What the configuration says.
+    pub configured: LogLevel,
 }
 
 /// Which clients; all that is set must hold.
@@ -480,6 +495,11 @@ impl Admin {
     /// How far the drain had come; `None`: there was none.
     pub async fn resume(&self) -> Result<Option<DrainView>, AdminError> {
         ask(&self.daemon, DaemonRequest::Resume).await
+    }
+
+    /// How much is logged; with a level, from now on that much.
+    pub async fn log_level(&self, set: Option<LogLevel>) -> Result<LogLevels, AdminError> {
+        ask(&self.daemon, |reply| DaemonRequest::LogLevel { set, reply }).await
     }
 
     pub async fn certificate(&self) -> Result<Option<CertificateView>, AdminError> {

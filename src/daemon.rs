@@ -1,6 +1,7 @@
 //! The daemon: the one place that knows everyone. It starts, serves, reloads, drains and stops.
 
 mod drain;
+mod listeners;
 mod reload;
 mod start;
 mod watchdog;
@@ -15,8 +16,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::admin::{Admin, CertificateView, Counts, DaemonRequest, DrainView, EventKind, Info};
+use crate::admin::{Admin, CertificateView, Counts, DaemonRequest, DrainView, EventKind, Info, LogLevels};
 use crate::cli::exit;
+use crate::config::Level;
 use crate::hub::Order;
 use crate::hub::link::ToWorker;
 use crate::journal::LogLevel;
@@ -28,6 +30,7 @@ use crate::tls::Certificates;
 use crate::wire::close;
 use drain::{Drain, Means};
 
+use listeners::Listeners;
 pub use start::run;
 
 /// How often systemd's status line and the like are brought up to date.
@@ -68,7 +71,7 @@ struct Daemon {
     file: Option<std::path::PathBuf>,
     state_dir: std::path::PathBuf,
     descriptors: usize,
-    listen: Vec<String>,
+    listeners: Listeners,
     since: SystemTime,
     hub: mpsc::Sender<Order>,
     admin: Admin,
@@ -235,6 +238,7 @@ impl Daemon {
         match request {
             DaemonRequest::Info(reply) => drop(reply.send(self.info())),
             DaemonRequest::Certificate(reply) => drop(reply.send(self.certificate())),
+            DaemonRequest::LogLevel { set, reply } => drop(reply.send(self.log_levels(set))),
             DaemonRequest::Token { wish, reply } => {
                 let token = self.shared.tokens.load().mint(&wish, SystemTime::now());
                 drop(reply.send(token.map_err(|why| why.to_string())));
@@ -251,7 +255,7 @@ impl Daemon {
             version: env!("CARGO_PKG_VERSION"),
             pid: std::process::id(),
             since: self.since,
-            listen: self.listen.clone(),
+            listen: self.listeners.in_words(),
             config: self.file.as_ref().map(|f| f.display().to_string()),
             certificate_until: self.certificate().map(|view| view.until),
             clients_max: self.shared.gate.limits().clients,
@@ -259,6 +263,13 @@ impl Daemon {
             store_path: history.database(&self.state_dir).map(|path| path.display().to_string()),
             drain: self.drain_view(),
         }
+    }
+
+    fn log_levels(&self, set: Option<Level>) -> LogLevels {
+        if let Some(level) = set {
+            self.log_level.set(level);
+        }
+        LogLevels { level: self.log_level.get(), configured: self.shared.config.load().log.level }
     }
 
     fn certificate(&self) -> Option<CertificateView> {
@@ -273,6 +284,7 @@ impl Daemon {
         let clients = self.shared.gate.clients();
         tracing::info!(clients, "stopping: closing {} within {}", some(clients, "connection"), format_duration(grace));
         self.shared.state.advance(Phase::Stopping);
+        self.listeners.stop();
         systemd::stopping(grace);
         if let Some(drain) = self.drain.take() {
             drain.stop().await;

@@ -27,6 +27,12 @@ impl LogLevel {
         // It can only fail when the subscriber is gone, which lives as long as the process.
         let _ = self.0.reload(filter(level));
     }
+
+    /// The one in force.
+    pub fn get(&self) -> Level {
+        let now = self.0.clone_current();
+        Level::ALL.into_iter().find(|level| Some(filter(*level)) == now).unwrap_or_default()
+    }
 }
 
 /// Begins to log. To be called once.

@@ -6,8 +6,6 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -39,18 +37,11 @@ const CONNECTIONS: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(30);
 const PATH: &str = "/metrics";
 
-/// Binds the metrics listener.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let wrong = |e: io::Error| io::Error::new(e.kind(), format!("metrics.listen: cannot listen on {address}: {e}"));
-    let socket = std::net::TcpListener::bind(address).map_err(wrong)?;
-    socket.set_nonblocking(true)?;
-    let address = socket.local_addr()?;
-    tracing::info!(listen = %address, "metrics are at http://{address}{PATH}");
-    TcpListener::from_std(socket)
-}
-
 /// Answers scrapers until `stop` is ready.
-pub async fn serve(listener: TcpListener, admin: Admin, stop: impl Future<Output = ()>) {
+pub async fn serve(listener: Arc<TcpListener>, admin: Admin, stop: impl Future<Output = ()>) {
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!(listen = %address, "metrics are at http://{address}{PATH}");
+    }
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     tokio::pin!(stop);
     loop {

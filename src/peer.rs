@@ -4,11 +4,12 @@
 //! date; the hub and the control plane read it. Nothing here decides anything.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use crate::chat::event::Dialect;
-use crate::chat::id::ConnId;
+use crate::chat::id::{ConnId, UserId};
 
 /// What is known of one connection, shared by its worker, the hub and operators.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub struct Peer {
     /// The `User-Agent` header, cut at 256 bytes.
     pub agent: Option<Box<str>>,
     pub since: SystemTime,
+    /// Once it has been welcomed.
+    pub user: OnceLock<UserId>,
     pub counters: Counters,
 }
 

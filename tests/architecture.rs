@@ -225,6 +225,62 @@ fn tree(code: &str, base: &[String], found: &mut Vec<Vec<String>>) -> usize {
     }
 }
 
+#[test]
+fn the_journals_fields_are_those_of_the_manual() {
+    let emitted: BTreeSet<String> = sources().iter().flat_map(|source| fields(&source.code)).collect();
+    let manual = fs::read_to_string(root().join("docs/OPERATING.md")).unwrap();
+    let table = manual.lines().skip_while(|line| *line != "| field | |").skip(2);
+    let described: BTreeSet<String> = table
+        .take_while(|line| line.starts_with('|'))
+        .flat_map(|line| line.split('|').nth(1).unwrap_or_default().split('`').skip(1).step_by(2))
+        .map(str::to_owned)
+        .collect();
+    assert!(described.len() > 10, "docs/OPERATING.md has lost its table");
+    let missing: Vec<_> = emitted.difference(&described).collect();
+    assert!(missing.is_empty(), "docs/OPERATING.md says nothing of the fields {missing:?}");
+    let gone: Vec<_> = described.difference(&emitted).collect();
+    assert!(gone.is_empty(), "docs/OPERATING.md describes fields that nothing has: {gone:?}");
+}
+
+#[test]
+fn fields_are_found() {
+    let code =
+        blanked("tracing::info!(uid, who = %a(b, c), ?text, end.code, \"{x} {y}\", z, y = 1); tracing::warn!(\"{q}\")");
+    assert_eq!(fields(&code), ["UID", "WHO", "TEXT", "CODE"]);
+}
+
+/// The names that the journal's fields have: of what stands before the message in each event.
+fn fields(code: &str) -> Vec<String> {
+    let mut fields = Vec::new();
+    for (at, _) in code.match_indices("tracing::") {
+        let rest = &code[at + "tracing::".len()..];
+        let Some((_, rest)) = rest.split_once("!(").filter(|(name, _)| name.chars().all(|c| c.is_ascii_lowercase()))
+        else {
+            continue;
+        };
+        let (mut depth, mut piece) = (0, String::new());
+        for c in rest.chars() {
+            match c {
+                '(' | '[' | '{' => depth += 1,
+                ')' | ']' | '}' => depth -= 1,
+                _ => {}
+            }
+            if depth < 0 || (depth == 0 && c == ',') {
+                // The message has been blanked, and is what a macro's fields end with.
+                let name = piece.split('=').next().unwrap_or_default().trim().trim_start_matches(['%', '?']);
+                if name.is_empty() || depth < 0 {
+                    break;
+                }
+                fields.push(name.rsplit('.').next().unwrap_or(name).to_uppercase());
+                piece.clear();
+            } else {
+                piece.push(c);
+            }
+        }
+    }
+    fields
+}
+
 fn root() -> PathBuf {
     env!("CARGO_MANIFEST_DIR").into()
 }

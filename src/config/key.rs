@@ -145,22 +145,24 @@ pub(super) static LISTEN: LazyLock<Vec<Key<Listen>>> = LazyLock::new(|| {
         key!(
             Listen,
             "address" = address,
-            Restart,
+            Reload,
             ListenAddress,
             "Where: an address and a port, or the path of a Unix socket for a proxy on this machine. Must be given. \
-             \"[::]\" means every address, of IPv4 too."
+             \"[::]\" means every address, of IPv4 too. A reload begins to listen at new addresses before it ends at \
+             those that are gone; connections that stand stay."
         ),
         key!(
             Listen,
             "tls" = tls,
-            Restart,
+            Reload,
             Flag,
-            "Whether TLS is spoken here. A Unix socket is always plain, and there the default is false."
+            "Whether TLS is spoken here, with connections that come from now on. A Unix socket is always plain, and \
+             there the default is false."
         ),
         key!(
             Listen,
             "trusted_proxies" = trusted_proxies,
-            Restart,
+            Reload,
             Networks,
             "The proxies whose X-Forwarded-For and X-Real-IP headers are believed. On a Unix socket they always are, \
              and this must stay empty."
@@ -365,7 +367,7 @@ fn history() -> Vec<Key<Draft>> {
         key!(
             Draft,
             "commit_every" = config.history.commit_every,
-            Restart,
+            Reload,
             Time { least: Duration::ZERO, most: secs(1) },
             "The least time between two commits of \"sqlite\": what is said meanwhile is committed, delivered and \
              acknowledged together. After a silence the first message is committed at once."
@@ -514,7 +516,7 @@ fn metrics() -> Vec<Key<Draft>> {
     vec![key!(
         Draft,
         "listen" = config.metrics.listen,
-        Restart,
+        Reload,
         TcpPlace,
         "An address and a port at which /metrics answers in OpenMetrics text, over plain HTTP and without asking who \
          reads: keep it on 127.0.0.1 or in a network of your own. \"\" turns it off."
@@ -522,18 +524,29 @@ fn metrics() -> Vec<Key<Draft>> {
 }
 
 fn log() -> Vec<Key<Draft>> {
-    vec![key!(
-        Draft,
-        "level" = config.log.level,
-        Reload,
-        Choice(&[
-            ("error", Level::Error),
-            ("warn", Level::Warn),
-            ("info", Level::Info),
-            ("debug", Level::Debug),
-            ("trace", Level::Trace),
-        ]),
-        "How much: \"error\" what an operator must act on, \"warn\" what works only in part, \"info\" the daemon's life \
-         and what operators change, \"debug\" each connection, \"trace\" each frame."
-    )]
+    vec![
+        key!(
+            Draft,
+            "level" = config.log.level,
+            Reload,
+            Choice(&[
+                ("error", Level::Error),
+                ("warn", Level::Warn),
+                ("info", Level::Info),
+                ("debug", Level::Debug),
+                ("trace", Level::Trace),
+            ]),
+            "How much: \"error\" what an operator must act on, \"warn\" what works only in part, \"info\" the daemon's \
+             life and what operators change, \"debug\" each connection, \"trace\" each frame. \"wschatctl log-level\" \
+             sets another one, which holds until this value changes or the daemon starts again."
+        ),
+        key!(
+            Draft,
+            "access" = config.log.access,
+            Reload,
+            Flag,
+            "Whether each connection has a line at level info when it ends, or when it is refused; of those who are \
+             refused at most 100 a second. A filter for fail2ban comes with the package."
+        ),
+    ]
 }

@@ -231,9 +231,11 @@ pub struct Metrics {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Log {
     pub level: Level,
+    /// A line for each connection.
+    pub access: bool,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     Error,
     Warn,
@@ -241,6 +243,21 @@ pub enum Level {
     Info,
     Debug,
     Trace,
+}
+
+impl Level {
+    pub const ALL: [Level; 5] = [Level::Error, Level::Warn, Level::Info, Level::Debug, Level::Trace];
+
+    /// As in the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Level::Error => "error",
+            Level::Warn => "warn",
+            Level::Info => "info",
+            Level::Debug => "debug",
+            Level::Trace => "trace",
+        }
+    }
 }
 
 impl fmt::Display for Address {
@@ -339,7 +356,7 @@ impl Default for Config {
             shutdown: Shutdown { grace: Duration::from_secs(5), spread: Duration::from_secs(10) },
             control: Control::default(),
             metrics: Metrics::default(),
-            log: Log { level: Level::Info },
+            log: Log { level: Level::Info, access: false },
         }
     }
 }

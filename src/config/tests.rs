@@ -267,7 +267,7 @@ level = "debug"
     .unwrap();
     let changes: Vec<(String, bool)> = diff(&old, &new).into_iter().map(|change| (change.key, change.reload)).collect();
     let expected = [
-        ("listen", false),
+        ("listen", true),
         ("tls.certificate", true),
         ("tls.key", true),
         ("chat.locale", true),
@@ -282,9 +282,8 @@ level = "debug"
         let restart: Vec<&str> =
             table.keys.iter().filter(|key| key.takes == key::Takes::Restart).map(|key| key.name).collect();
         let expected: &[&str] = match table.name {
-            "history" => &["store", "path", "commit_every"],
+            "history" => &["store", "path"],
             "control" => &["socket", "push_socket"],
-            "metrics" => &["listen"],
             _ => &[],
         };
         assert_eq!(restart, expected, "{}", table.name);
@@ -450,7 +449,7 @@ fn any_config() -> impl Strategy<Value = Config> {
         option::of(Just("/run/c".into())),
         option::of(Just("/run/p".into())),
         option::of(select(vec!["127.0.0.1:9502".parse().unwrap(), "[::1]:0".parse().unwrap()])),
-        select(vec![Level::Error, Level::Warn, Level::Info, Level::Debug, Level::Trace]),
+        (select(Level::ALL.to_vec()), any::<bool>()),
     );
     (listen, tls, paths, chat, auth, history, limits, timeouts, rest).prop_map(
         |(
@@ -462,7 +461,7 @@ fn any_config() -> impl Strategy<Value = Config> {
             history,
             limits,
             timeouts,
-            (grace, spread, socket, push_socket, metrics, level),
+            (grace, spread, socket, push_socket, metrics, (level, access)),
         )| {
             Config {
                 listen,
@@ -476,7 +475,7 @@ fn any_config() -> impl Strategy<Value = Config> {
                 shutdown: Shutdown { grace, spread },
                 control: Control { socket, push_socket },
                 metrics: Metrics { listen: metrics },
-                log: Log { level },
+                log: Log { level, access },
             }
         },
     )

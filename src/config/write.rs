@@ -51,7 +51,7 @@ pub struct Change {
 pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     let mut changes = Vec::new();
     if old.listen != new.listen {
-        changes.push(Change { key: "listen".into(), reload: false });
+        changes.push(Change { key: "listen".into(), reload: true });
     }
     let (old, new) = (Draft::from(old.clone()), Draft::from(new.clone()));
     for table in TABLES.iter() {

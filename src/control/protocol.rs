@@ -349,6 +349,18 @@ pub struct Reloaded {
     pub certificate: bool,
 }
 
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LogLevel {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub level: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LogLevels {
+    pub level: String,
+    pub configured: String,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tls {
     pub certificate: Option<Certificate>,

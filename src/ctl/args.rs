@@ -105,6 +105,14 @@ pub enum Command {
         #[arg(long)]
         tls: bool,
     },
+    /// Show how much is logged, or set it
+    ///
+    /// A level that is set holds until log.level in the configuration changes, or until a restart.
+    LogLevel {
+        /// What is to be logged from now on
+        #[arg(value_name = "LEVEL", value_parser = PossibleValuesParser::new(LOG_LEVELS))]
+        level: Option<String>,
+    },
     /// Show the certificate in force
     Tls,
     /// Check that the daemon answers
@@ -120,6 +128,9 @@ pub enum Command {
     /// Print this command's manual page (wschatctl man | man -l -)
     Man,
 }
+
+/// How much can be logged, least first.
+pub const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
 /// The shells that completions can be had for.
 pub const SHELLS: [&str; 3] = ["bash", "zsh", "fish"];

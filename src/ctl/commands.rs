@@ -12,7 +12,7 @@ use super::columns::{Cell, Column, USUAL};
 use super::failure::Failure;
 use super::output::{DOUBTFUL, GOOD, Output, Table, or_dash};
 use super::text::{age, bytes, harmless};
-use super::{drain, moderation, rooms};
+use super::{drain, log_level, moderation, rooms};
 use crate::control::places::Environment;
 use crate::control::protocol::{self as api};
 
@@ -46,6 +46,7 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Token(token) => moderation::token(token, &mut connect()?, &mut out),
         Command::Events(events) => self::events(events, &mut connect()?, &mut out),
         Command::Reload { tls } => reload(*tls, &mut connect()?, &mut out),
+        Command::LogLevel { level } => log_level::run(level.as_deref(), &mut connect()?, &mut out),
         Command::Tls => tls(&mut connect()?, &mut out),
         Command::Ping => ping(&mut connect()?, &mut out),
         Command::Version => version(connect(), &mut out),

@@ -10,6 +10,7 @@ mod commands;
 mod drain;
 mod failure;
 mod kick;
+mod log_level;
 mod man;
 mod moderation;
 mod output;

@@ -1,6 +1,7 @@
 //! Reading the configuration, the certificate and the keys of tokens again while everything runs.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::Daemon;
 use crate::admin::Reloaded;
@@ -8,7 +9,7 @@ use crate::config::{self, Config};
 use crate::hub::Order;
 use crate::net::gate::GateLimits;
 use crate::net::page::Page;
-use crate::tls::{self, Loaded, TlsError};
+use crate::tls::{self, Certificates, Loaded, TlsError};
 use crate::token::Tokens;
 use crate::{cli, systemd};
 
@@ -26,28 +27,26 @@ impl Daemon {
         Ok(reloaded)
     }
 
+    /// Everything that can fail comes first, binding last of it, so that nothing has to be taken back.
     async fn try_reload(&mut self, tls_only: bool) -> Result<Reloaded, String> {
         let old = self.shared.config.load_full();
         let mut new =
             if tls_only { Config::clone(&old) } else { cli::load(self.file.as_deref()).map_err(|m| m.to_string())? };
-        let certificate = match &self.certificates {
-            Some(_) => Some(certificate(&new, &self.state_dir, true).map_err(|e| e.to_string())?),
-            None => None,
-        };
+        let certificates = self.certificates_for(&new).map_err(|e| e.to_string())?;
         let tokens = if tls_only { None } else { Some(Tokens::load(&new.auth).map_err(|e| e.to_string())?) };
         let (live, restart): (Vec<_>, Vec<_>) = config::diff(&old, &new).into_iter().partition(|change| change.reload);
         // What needs a restart keeps its old value until then.
-        new.listen.clone_from(&old.listen);
         new.control.clone_from(&old.control);
-        new.metrics.clone_from(&old.metrics);
         new.history.store = old.history.store;
         new.history.path.clone_from(&old.history.path);
-        new.history.commit_every = old.history.commit_every;
+        let listeners = if tls_only { None } else { Some(self.listeners.prepare(&new).map_err(|e| e.to_string())?) };
 
-        let replaced = match (&self.certificates, certificate) {
-            (Some(certificates), Some(loaded)) => certificates.replace(loaded),
-            _ => false,
-        };
+        let replaced = self.take_over(certificates);
+        // Behind the certificate, which a new listener may need.
+        if let Some(listeners) = listeners {
+            self.listeners.apply(listeners);
+        }
+        tell_unused_files(&new);
         let mut changed: Vec<String> = live.into_iter().map(|change| change.key).collect();
         if !changed.is_empty() {
             self.apply(new).await;
@@ -64,13 +63,66 @@ impl Daemon {
         Ok(Reloaded { changed, needs_restart: restart.into_iter().map(|c| c.key).collect(), certificate: replaced })
     }
 
+    /// The certificate that the listeners of `new` need; where there was none before, with what
+    /// handshakes need besides.
+    fn certificates_for(&self, new: &Config) -> Result<NewCertificate, TlsError> {
+        if !new.listen.iter().any(|listen| listen.tls) {
+            return Ok(NewCertificate::Unused);
+        }
+        let loaded = certificate(new, &self.state_dir, true)?;
+        if self.certificates.is_some() {
+            return Ok(NewCertificate::Next(loaded));
+        }
+        let certificates = Certificates::new(loaded);
+        let config = tls::server_config(certificates.clone())?;
+        Ok(NewCertificate::First(certificates, config))
+    }
+
+    /// Whether another certificate is in force than before.
+    fn take_over(&mut self, new: NewCertificate) -> bool {
+        match (new, &self.certificates) {
+            (NewCertificate::Next(loaded), Some(certificates)) => certificates.replace(loaded),
+            (NewCertificate::First(certificates, config), _) => {
+                self.shared.tls.store(Some(config));
+                self.certificates = Some(certificates);
+                true
+            }
+            // What handshakes need stays for those that are under way.
+            (NewCertificate::Unused, _) => {
+                self.certificates = None;
+                false
+            }
+            (NewCertificate::Next(_), None) => false,
+        }
+    }
+
     async fn apply(&mut self, new: Config) {
         self.shared.gate.set_limits(GateLimits::new(&new.limits, self.descriptors));
         self.shared.page.store(Page::new(new.paths.json.as_deref().unwrap_or_default()).into());
-        self.log_level.set(new.log.level);
+        // A level that an operator has set holds until the file says another than it did.
+        if new.log.level != self.shared.config.load().log.level {
+            self.log_level.set(new.log.level);
+        }
         self.shared.config.store(new.clone().into());
         // The hub tells the workers, in order with everything else. It is gone only when we stop.
         let _ = self.hub.send(Order::Reload(Box::new(new))).await;
+    }
+}
+
+/// What a reload found of certificates.
+enum NewCertificate {
+    /// No listener speaks TLS: nothing was read.
+    Unused,
+    /// There was one before.
+    Next(Loaded),
+    First(Arc<Certificates>, Arc<rustls::ServerConfig>),
+}
+
+/// Files of a certificate that nobody is shown are no mistake, but hardly what was meant.
+pub(super) fn tell_unused_files(config: &Config) {
+    if let (Some(files), false) = (&config.tls.files, config.listen.iter().any(|listen| listen.tls)) {
+        let path = files.certificate.display();
+        tracing::info!("no listener speaks TLS, so the certificate {path} is neither read nor used");
     }
 }
 

@@ -9,13 +9,14 @@ use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::runtime::Builder;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+use super::listeners::{Listeners, bind_metrics};
 use super::{Daemon, DaemonError, Signals, reload, status_line};
 use crate::admin::Admin;
 use crate::cli::exit;
@@ -30,12 +31,12 @@ use crate::log::{self, Log, MemoryLog, SqliteLog};
 use crate::net::gate::{Gate, GateLimits};
 use crate::net::listen::{self, Listener};
 use crate::net::page::Page;
-use crate::net::{Shared, worker};
+use crate::net::{AccessLog, Shared, worker};
 use crate::sanctions::Saver;
 use crate::state::{Phase, State};
 use crate::tls::{self, Certificates};
 use crate::token::Tokens;
-use crate::{journal, metrics, sanctions, systemd};
+use crate::{journal, sanctions, systemd};
 
 /// Requests of operators that may wait; beyond, they are told that the daemon is busy.
 const OPERATORS: usize = 256;
@@ -97,8 +98,10 @@ fn start(
         return Err(DaemonError::NoListener);
     }
     let control = control_sockets(&config, &environment)?;
-    let metrics_listener = config.metrics.listen.map(metrics::bind).transpose();
-    let metrics_listener = metrics_listener.map_err(io("cannot serve metrics".into()))?;
+    let metrics = match config.metrics.listen {
+        Some(address) => Some((address, bind_metrics(address, &[])?)),
+        None => None,
+    };
 
     let state = State::default();
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
@@ -110,7 +113,8 @@ fn start(
         guests: guest_key()?,
         tokens: ArcSwap::from_pointee(tokens),
         state: state.clone(),
-        tls: certificates.clone().map(tls::server_config).transpose()?,
+        access: AccessLog::default(),
+        tls: ArcSwapOption::new(certificates.clone().map(tls::server_config).transpose()?),
         hub: hub_sender,
         next_id: AtomicU64::new(1),
         started,
@@ -160,12 +164,6 @@ fn start(
         servers.push(runtime.spawn(serve));
     }
 
-    if let Some(listener) = metrics_listener {
-        let stopped = state.clone();
-        let stop = async move { stopped.reached(Phase::Stopped).await };
-        runtime.spawn(metrics::serve(listener, admin.clone(), stop));
-    }
-
     for (name, _) in inherited {
         // Kept for a listener that the configuration no longer has.
         systemd::forget(&name);
@@ -179,13 +177,14 @@ fn start(
             let _ = answered.await;
         }
     });
-    let listen: Vec<String> = listeners.iter().map(describe).collect();
     let pages = pages(&listeners, &config);
-    for listener in listeners {
-        systemd::keep(&systemd::listener_name(&listener.address), &listener.socket);
-        tracing::info!(listen = listener.address, "listening on {}", describe(&listener));
-        runtime.spawn(listen::accept(listener, shared.gate.clone(), sockets.clone(), state.clone()));
+    // From here on nobody else has an end, so that the workers know when nobody comes any more.
+    let mut in_force = Listeners::new(&shared, sockets, admin.clone());
+    in_force.begin_all(listeners);
+    if let Some((wanted, socket)) = metrics {
+        in_force.begin_metrics(wanted, socket);
     }
+    reload::tell_unused_files(&config);
     if let Some(certificates) = &certificates {
         let view = certificates.view();
         let until = humantime::format_rfc3339_seconds(view.until);
@@ -194,8 +193,6 @@ fn start(
             tracing::warn!("the certificate has ended: browsers refuse it until it is renewed");
         }
     }
-    // The accept loops hold the only ends, so that the workers know when nobody comes any more.
-    drop(sockets);
     state.advance(Phase::Serving);
     systemd::ready(&status_line(None, None));
     if !journal::in_use() {
@@ -208,7 +205,7 @@ fn start(
         file,
         state_dir,
         descriptors,
-        listen,
+        listeners: in_force,
         since,
         hub: orders,
         admin,
@@ -286,17 +283,13 @@ fn raise_descriptors() -> Result<usize, DaemonError> {
     Ok(hard as usize)
 }
 
-fn describe(listener: &Listener) -> String {
-    format!("{} {}", listener.address, if listener.door.tls { "tls" } else { "plain" })
-}
-
 /// Addresses at which a browser finds the page.
 fn pages(listeners: &[Listener], config: &Config) -> Vec<String> {
     let Some(path) = &config.paths.page else { return Vec::new() };
     let mut pages = Vec::new();
     for listener in listeners {
         let Ok(address) = listener.address.parse::<std::net::SocketAddr>() else { continue };
-        let scheme = if listener.door.tls { "https" } else { "http" };
+        let scheme = if listener.door.load().tls { "https" } else { "http" };
         let host = match address.ip() {
             ip if ip.is_loopback() || ip.is_unspecified() => "localhost".to_owned(),
             ip if ip.is_ipv6() => format!("[{ip}]"),

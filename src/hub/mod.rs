@@ -266,6 +266,7 @@ impl HubTask {
             Order::Reload(config) => {
                 self.encoder.locale = config.chat.locale;
                 self.log.retain(retention(&config));
+                self.log.pace(config.history.commit_every);
                 self.chat_input(Input::Settings(Box::new(settings(&config))), None);
                 for worker in &mut self.workers {
                     worker.batch.push(ToWorker::Reload);

@@ -22,6 +22,8 @@ impl HubTask {
         let (kind, conn, user, nick, room, detail) = match happening {
             Happening::Welcomed { conn, user, nick } => {
                 if let Some(client) = self.clients.get(&conn) {
+                    // A connection is welcomed once.
+                    let _ = client.peer.user.set(user.clone());
                     tracing::debug!(client = conn.0, user = user.as_str(), address = %client.peer.address, "client {conn} is {nick} ({user})");
                 }
                 return;

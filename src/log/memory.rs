@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -331,6 +331,8 @@ impl Log for MemoryLog {
         self.retention = retention;
         self.swept = SystemTime::UNIX_EPOCH;
     }
+
+    fn pace(&mut self, _commit_every: Duration) {}
 
     fn health(&self) -> watch::Receiver<Health> {
         self.health.subscribe()

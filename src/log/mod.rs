@@ -68,6 +68,9 @@ pub trait Log: Send {
     /// From now on this much is kept.
     fn retain(&mut self, retention: Retention);
 
+    /// From now on two commits are at least this far apart. A log that commits nothing has no pace.
+    fn pace(&mut self, commit_every: Duration);
+
     /// Whether it can store; changes are seen as they happen.
     fn health(&self) -> watch::Receiver<Health>;
 

@@ -21,6 +21,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{Error, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message};
 
+use super::access::Origin;
 use super::gate::Place;
 use super::io::{Io, Mark};
 use super::session::{Kind, Session};
@@ -45,6 +46,8 @@ pub struct Conn {
     pub inner: RefCell<Inner>,
     /// Has been welcomed: gets what is for everyone.
     pub welcomed: Cell<bool>,
+    /// Where it comes from, as the access log has it.
+    pub origin: Origin,
     /// Bytes that may be read before a message is whole.
     most_read: usize,
     /// Gives its place back when the connection is gone.
@@ -86,7 +89,13 @@ pub enum Step {
 }
 
 impl Conn {
-    pub fn new(peer: Arc<Peer>, ws: WebSocketStream<Io>, session: Session, places: [Option<Place>; 2]) -> Rc<Self> {
+    pub fn new(
+        peer: Arc<Peer>,
+        ws: WebSocketStream<Io>,
+        session: Session,
+        origin: Origin,
+        places: [Option<Place>; 2],
+    ) -> Rc<Self> {
         // A fragment of one byte takes seven; more than that per byte is no message.
         let frame = ws.get_config().max_message_size.unwrap_or_default();
         Rc::new(Conn {
@@ -102,6 +111,7 @@ impl Conn {
                 ending: None,
             }),
             welcomed: Cell::new(false),
+            origin,
             _places: places,
         })
     }
@@ -454,6 +464,7 @@ fn fault(error: &Error) -> Option<Close> {
 mod tests {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
+    use std::sync::OnceLock;
     use std::time::SystemTime;
 
     use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
@@ -487,10 +498,11 @@ mod tests {
                 origin: None,
                 agent: None,
                 since: SystemTime::now(),
+                user: OnceLock::new(),
                 counters: Counters::default(),
             });
             let session = Session::new(Kind::Json, None, Duration::ZERO, &Config::default());
-            let conn = Conn::new(peer, ws.await, session, [None, None]);
+            let conn = Conn::new(peer, ws.await, session, Origin::Client([127, 0, 0, 1].into()), [None, None]);
 
             // Full to the last byte, with nothing waiting here; then a ping comes.
             let mut full = 0;

@@ -20,6 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use super::access::Origin;
 use super::conn::CLOSE_WAIT;
 use super::gate::{Place, Refusal};
 use super::headers::{self, HandshakeError};
@@ -53,6 +54,8 @@ pub struct Upgrade {
     pub kind: Kind,
     pub address: IpAddr,
     pub port: u16,
+    /// The address is of a proxy that has not said for whom it speaks.
+    pub proxied: bool,
     pub origin: Option<Box<str>>,
     pub agent: Option<Box<str>>,
     pub place: Place,
@@ -64,6 +67,7 @@ struct Granted {
     kind: Kind,
     address: IpAddr,
     port: u16,
+    proxied: bool,
     origin: Option<Box<str>>,
     agent: Option<Box<str>>,
     place: Place,
@@ -128,10 +132,12 @@ pub async fn serve(
     let mut io = parts.io.into_inner();
     let granted = granted.take();
     match (result, granted) {
-        (Some(Ok(())), Some(Granted { kind, address, port, origin, agent, place, offered })) => {
-            return Some(Upgrade { io, read: parts.read_buf, kind, address, port, origin, agent, place, offered });
+        (Some(Ok(())), Some(Granted { kind, address, port, proxied, origin, agent, place, offered })) => {
+            let read = parts.read_buf;
+            return Some(Upgrade { io, read, kind, address, port, proxied, origin, agent, place, offered });
         }
         (Some(Err(error)), _) if error.is_timeout() && answered.get() == 0 => {
+            worker.note_refused(door.origin(peer.ip()), StatusCode::REQUEST_TIMEOUT.as_u16(), "no_request");
             let late = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
             // The answer is a courtesy; the connection ends either way.
             let _ = timeout(CLOSE_WAIT, io.write_all(late)).await;
@@ -207,7 +213,7 @@ struct Room<'a> {
 impl Room<'_> {
     fn answer(&self, request: &Request<Body>, granted: &RefCell<Option<Granted>>) -> Answer {
         if let Some(refusal) = self.refusal {
-            return refuse(refusal);
+            return self.refused(request, refuse(refusal));
         }
         let path = request.uri().path();
         let paths = &self.config.paths;
@@ -227,7 +233,7 @@ impl Room<'_> {
                     granted.replace(Some(grant));
                     answer
                 }
-                Err(answer) => *answer,
+                Err(refused) => self.refused(request, *refused),
             };
         }
         if request.method() != Method::GET && request.method() != Method::HEAD {
@@ -245,6 +251,18 @@ impl Room<'_> {
             return self.send(request, &asset);
         }
         text(StatusCode::NOT_FOUND, "There is nothing at this address.\n")
+    }
+
+    /// The answer, noted in the access log.
+    fn refused(&self, request: &Request<Body>, refused: Refused) -> Answer {
+        let peer = self.peer.ip();
+        let forwarded = || headers::forwarded(request.headers(), &self.door.trusted_proxies);
+        let from = match self.door.trusts(peer).then(forwarded).flatten() {
+            Some(address) => Origin::Client(address),
+            None => self.door.origin(peer),
+        };
+        self.worker.note_refused(from, refused.answer.status().as_u16(), refused.why);
+        refused.answer
     }
 
     /// The page, or one of its assets beside it in `assets/`.
@@ -283,24 +301,24 @@ impl Room<'_> {
         answer
     }
 
-    fn upgrade(&self, request: &Request<Body>, kind: Kind) -> Result<(Answer, Granted), Box<Answer>> {
+    fn upgrade(&self, request: &Request<Body>, kind: Kind) -> Result<(Answer, Granted), Box<Refused>> {
         let all = request.headers();
         if request.method() != Method::GET {
             let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "A WebSocket is opened by GET.\n");
             answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
-            return Err(Box::new(close_after(answer)));
+            return Err(Refused::boxed("method", close_after(answer)));
         }
         let key = headers::websocket_key(request.version(), all).map_err(|e| Box::new(bad_handshake(e)))?;
         if !headers::origin_allowed(all, &self.config.chat.allowed_origins) {
             let why = "Pages of this origin may not connect; the operator can list it in chat.allowed_origins.\n";
-            return Err(Box::new(text(StatusCode::FORBIDDEN, why)));
+            return Err(Refused::boxed("origin", text(StatusCode::FORBIDDEN, why)));
         }
         let forwarded =
             if self.door.trusts(self.peer.ip()) { headers::forwarded(all, &self.door.trusted_proxies) } else { None };
         if forwarded.is_none() && self.door.trusts(self.peer.ip()) && headers::is_forwarded(all) {
             // Never taken for the proxy itself, which no limit holds.
             let why = "The forwarded address (X-Forwarded-For, X-Real-IP) cannot be read; mend the proxy.\n";
-            return Err(Box::new(text(StatusCode::BAD_REQUEST, why)));
+            return Err(Refused::boxed("bad_forwarded", text(StatusCode::BAD_REQUEST, why)));
         }
         let limited = match forwarded {
             Some(address) => Some(address),
@@ -312,10 +330,12 @@ impl Room<'_> {
         match self.worker.shared.state.phase() {
             Phase::Serving => {}
             Phase::Draining => {
-                return Err(Box::new(unavailable("Nobody is let in for now; try again later.\n", RETRY)));
+                let answer = unavailable("Nobody is let in for now; try again later.\n", RETRY);
+                return Err(Refused::boxed("draining", answer));
             }
             Phase::Starting | Phase::Stopping | Phase::Stopped => {
-                return Err(Box::new(unavailable("The server is going down; try again in a moment.\n", RETRY)));
+                let answer = unavailable("The server is going down; try again in a moment.\n", RETRY);
+                return Err(Refused::boxed("stopping", answer));
             }
         }
 
@@ -333,6 +353,7 @@ impl Room<'_> {
         let granted = Granted {
             kind,
             address: forwarded.unwrap_or(self.peer.ip()),
+            proxied: forwarded.is_none() && self.door.trusts(self.peer.ip()),
             port: if forwarded.is_some() { 0 } else { self.peer.port() },
             origin: headers::short(all, header::ORIGIN),
             agent: headers::short(all, header::USER_AGENT),
@@ -356,6 +377,19 @@ impl Room<'_> {
     }
 }
 
+/// An answer to one who wanted a WebSocket and gets none.
+struct Refused {
+    /// One word for the access log.
+    why: &'static str,
+    answer: Answer,
+}
+
+impl Refused {
+    fn boxed(why: &'static str, answer: Answer) -> Box<Self> {
+        Box::new(Refused { why, answer })
+    }
+}
+
 fn text(status: StatusCode, body: &str) -> Answer {
     let mut answer = Response::new(Full::new(Bytes::copy_from_slice(body.as_bytes())));
     *answer.status_mut() = status;
@@ -376,12 +410,13 @@ fn close_after(mut answer: Answer) -> Answer {
     answer
 }
 
-fn bad_handshake(error: HandshakeError) -> Answer {
-    match error {
+fn bad_handshake(error: HandshakeError) -> Refused {
+    let answer = match error {
         HandshakeError::NoUpgrade => upgrade_required("Here is a WebSocket (RFC 6455): ask for an upgrade.\n"),
         HandshakeError::Version => upgrade_required("Only WebSocket version 13 (RFC 6455) is spoken.\n"),
         HandshakeError::Bad(why) => text(StatusCode::BAD_REQUEST, &format!("Bad WebSocket handshake: {why}.\n")),
-    }
+    };
+    Refused { why: "bad_handshake", answer }
 }
 
 /// With it goes what to upgrade to (RFC 9110, section 15.5.22; RFC 6455, section 4.4).
@@ -393,12 +428,17 @@ fn upgrade_required(why: &str) -> Answer {
     answer
 }
 
-fn refuse(refusal: Refusal) -> Answer {
-    match refusal {
-        Refusal::TooFast { retry } => too_many("This address connects too often; wait a little.\n", retry),
-        Refusal::TooManyOfAddress => too_many("This address has too many connections open.\n", RETRY),
-        Refusal::TooMany => unavailable("The server has as many connections as it can hold; try again.\n", RETRY),
-    }
+fn refuse(refusal: Refusal) -> Refused {
+    let (why, answer) = match refusal {
+        Refusal::TooFast { retry } => {
+            ("too_fast", too_many("This address connects too often; wait a little.\n", retry))
+        }
+        Refusal::TooManyOfAddress => ("too_many", too_many("This address has too many connections open.\n", RETRY)),
+        Refusal::TooMany => {
+            ("full", unavailable("The server has as many connections as it can hold; try again.\n", RETRY))
+        }
+    };
+    Refused { why, answer }
 }
 
 fn too_many(why: &str, retry: Duration) -> Answer {

@@ -3,8 +3,8 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use ipnet::IpNet;
@@ -16,6 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
+use super::access::Origin;
 use super::conn::Conn;
 use super::gate::{Place, Refusal};
 use super::http::{self, Upgrade};
@@ -62,6 +63,11 @@ impl Door {
     pub fn trusts(&self, peer: IpAddr) -> bool {
         self.unix || self.trusted_proxies.iter().any(|net| net.contains(&peer))
     }
+
+    /// Where this peer comes from, who has not said that it is for another.
+    pub fn origin(&self, peer: IpAddr) -> Origin {
+        if self.trusts(peer) { Origin::Proxy(peer) } else { Origin::Client(peer) }
+    }
 }
 
 /// Takes what the accept loop hands over, for as long as there is one.
@@ -95,10 +101,16 @@ async fn welcome(worker: &Rc<Worker>, incoming: Incoming) {
         Ok(Secured::PlainHttp(io)) => return http::redirect_to_tls(worker, io).await,
         Ok(Secured::Broken(io, error)) => {
             tracing::debug!(address = %peer.ip(), "no TLS with {peer}: {error}");
+            worker.note_refused(door.origin(peer.ip()), "tls", "handshake");
             // The alert has been written; what the other side still says must not turn it into a reset.
             return http::close(io).await;
         }
-        Err(error) => return tracing::debug!(address = %peer.ip(), "no TLS with {peer}: {error}"),
+        Err(error) => {
+            if error.kind() == io::ErrorKind::TimedOut {
+                worker.note_refused(door.origin(peer.ip()), "tls", "timeout");
+            }
+            return tracing::debug!(address = %peer.ip(), "no TLS with {peer}: {error}");
+        }
     };
     let Some(upgraded) = Box::pin(http::serve(worker, io, &door, peer, refusal)).await else { return };
     open(worker, upgraded, place).await;
@@ -119,15 +131,17 @@ enum Secured {
 }
 
 async fn secure(worker: &Worker, door: &Door, socket: Socket) -> io::Result<Secured> {
-    let Some(tls) = worker.shared.tls.as_ref().filter(|_| door.tls) else {
+    if !door.tls {
         return Ok(Secured::Stream(Io::plain(socket)));
-    };
+    }
+    // It is there before the first listener that speaks it.
+    let tls = worker.shared.tls.load_full().ok_or(io::ErrorKind::NotConnected)?;
     let limit = worker.config().timeouts.tls;
     let accept = async {
         if socket.peek_byte().await?.is_some_and(|first| first != TLS_HANDSHAKE && first.is_ascii_uppercase()) {
             return Ok(Secured::PlainHttp(Io::plain(socket)));
         }
-        Ok(match TlsAcceptor::from(tls.clone()).accept(socket).into_fallible().await {
+        Ok(match TlsAcceptor::from(tls).accept(socket).into_fallible().await {
             Ok(stream) => Secured::Stream(Io::tls(stream)),
             Err((error, socket)) => Secured::Broken(Io::plain(socket), error),
         })
@@ -136,7 +150,7 @@ async fn secure(worker: &Worker, door: &Door, socket: Socket) -> io::Result<Secu
 }
 
 async fn open(worker: &Rc<Worker>, upgrade: Upgrade, socket_place: Place) {
-    let Upgrade { mut io, read, kind, address, port, origin, agent, place, offered } = upgrade;
+    let Upgrade { mut io, read, kind, address, port, proxied, origin, agent, place, offered } = upgrade;
     let config = worker.config();
     let limits = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
@@ -162,10 +176,12 @@ async fn open(worker: &Rc<Worker>, upgrade: Upgrade, socket_place: Place) {
         origin,
         agent,
         since: SystemTime::now(),
+        user: OnceLock::new(),
         counters: Counters::default(),
     });
     let ws = WebSocketStream::from_partially_read(io, read.to_vec(), Role::Server, Some(limits)).await;
     let session = Session::new(kind, offered, worker.now(), &config);
     tracing::debug!(client = id.0, address = %peer.address, "client {id} has connected from {}", peer.address);
-    worker.adopt(Conn::new(peer, ws, session, [Some(socket_place), Some(place)]));
+    let from = if proxied { Origin::Proxy(address) } else { Origin::Client(address) };
+    worker.adopt(Conn::new(peer, ws, session, from, [Some(socket_place), Some(place)]));
 }

@@ -3,23 +3,25 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use nix::sys::socket::{SockaddrLike, SockaddrStorage, getsockname};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::gate::{Entry, Gate};
 use super::incoming::{Accepted, Door, Incoming};
 use crate::config::{Address, Listen};
 use crate::state::{Phase, State};
+use crate::systemd;
 
 /// Connections that the kernel holds until they are accepted; it cuts this at net.core.somaxconn.
 const BACKLOG: i32 = 4096;
@@ -46,52 +48,182 @@ pub enum ListenError {
 /// A socket that listens.
 #[derive(Debug)]
 pub struct Listener {
-    pub socket: Listening,
-    pub door: Arc<Door>,
+    pub socket: Arc<Source>,
+    /// What the connections inherit that are accepted from now on.
+    pub door: ArcSwap<Door>,
+    /// Where the configuration wants it.
+    pub wanted: Address,
     /// Where it listens, as text; the port it really has.
     pub address: String,
+    /// Of a Unix socket's file, so that another's is never removed.
+    file: Option<(u64, u64)>,
 }
 
+/// What is accepted from.
 #[derive(Debug)]
-pub enum Listening {
-    Tcp(std::net::TcpListener),
-    Unix(StdUnixListener),
+pub enum Source {
+    Tcp(TcpListener),
+    Unix(UnixListener),
 }
 
-impl AsFd for Listening {
+impl AsFd for Source {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Listening::Tcp(l) => l.as_fd(),
-            Listening::Unix(l) => l.as_fd(),
+            Source::Tcp(l) => l.as_fd(),
+            Source::Unix(l) => l.as_fd(),
         }
     }
 }
 
+impl Door {
+    pub fn new(listen: &Listen) -> Self {
+        let unix = matches!(listen.address, Address::Unix(_));
+        Door { tls: listen.tls, trusted_proxies: listen.trusted_proxies.clone(), unix }
+    }
+}
+
 /// The sockets of the configuration. `inherited` are looked through first, by their address; what
-/// none of the listeners wants stays in it.
+/// none of the listeners wants stays in it, and is closed where it is in the way of one.
+///
+/// Must be called inside a tokio runtime.
 pub fn open(listen: &[Listen], inherited: &mut Vec<(String, OwnedFd)>) -> Result<Vec<Listener>, ListenError> {
-    let mut listeners = Vec::new();
+    let mut sockets: Vec<Option<Source>> = Vec::new();
     for wanted in listen {
-        let door = Arc::new(Door {
-            tls: wanted.tls,
-            trusted_proxies: wanted.trusted_proxies.clone(),
-            unix: matches!(wanted.address, Address::Unix(_)),
-        });
-        let socket = match inherit(&wanted.address, inherited) {
-            Some(socket) => socket,
-            None => match bind(&wanted.address) {
-                Ok(socket) => socket,
-                Err(error) if wanted.optional && lacks_family(&error) => continue,
-                Err(error) => return Err(explain(&wanted.address, error)),
-            },
-        };
-        let address = match &socket {
-            Listening::Tcp(l) => l.local_addr().map_or_else(|_| wanted.address.to_string(), |a| a.to_string()),
-            Listening::Unix(_) => wanted.address.to_string(),
-        };
-        listeners.push(Listener { socket, door, address });
+        sockets.push(inherit(&wanted.address, inherited).map(registered(wanted)).transpose()?);
+    }
+    for (name, fd) in inherited.iter() {
+        release(name, fd);
+    }
+    let mut listeners = Vec::new();
+    for (wanted, socket) in listen.iter().zip(sockets) {
+        match socket {
+            Some(socket) => listeners.push(Listener::new(wanted, socket)),
+            None => listeners.extend(Listener::bind(wanted, &[])?),
+        }
     }
     Ok(listeners)
+}
+
+/// Ends the listening of a socket that was kept over a restart and that nobody wants any more: the
+/// service manager holds another end of it, so it would be in the way until that is let go, too. One
+/// of a socket unit is the unit's own affair; it has another name.
+fn release(name: &str, fd: &OwnedFd) {
+    let Ok(socket) = getsockname::<SockaddrStorage>(fd.as_raw_fd()) else { return };
+    let address = match (socket.as_sockaddr_in(), socket.as_sockaddr_in6()) {
+        (Some(v4), _) => std::net::SocketAddrV4::from(*v4).to_string(),
+        (_, Some(v6)) => std::net::SocketAddrV6::from(*v6).to_string(),
+        _ => return,
+    };
+    if systemd::listener_name(&address) == name {
+        stop_listening(fd);
+    }
+}
+
+/// Who connects from now on is refused, whoever else holds an end of this socket.
+pub fn stop_listening(socket: &impl AsFd) {
+    if let Err(error) = SockRef::from(socket).shutdown(std::net::Shutdown::Both) {
+        tracing::debug!("a socket that listens could not be shut down: {error}");
+    }
+}
+
+fn registered(wanted: &Listen) -> impl Fn(Listening) -> Result<Source, ListenError> {
+    move |socket| {
+        let source = match socket {
+            Listening::Tcp(l) => TcpListener::from_std(l).map(Source::Tcp),
+            Listening::Unix(l) => UnixListener::from_std(l).map(Source::Unix),
+        };
+        source.map_err(|source| ListenError::Other { address: wanted.address.to_string(), source })
+    }
+}
+
+impl Listener {
+    fn new(wanted: &Listen, socket: Source) -> Self {
+        let given = wanted.address.to_string();
+        let (address, file) = match (&socket, &wanted.address) {
+            (Source::Tcp(l), _) => (l.local_addr().map_or(given, |real| real.to_string()), None),
+            (Source::Unix(_), Address::Unix(path)) => (given, identity(path)),
+            (Source::Unix(_), Address::Tcp(_)) => (given, None),
+        };
+        let door = ArcSwap::from_pointee(Door::new(wanted));
+        Listener { socket: Arc::new(socket), door, wanted: wanted.address.clone(), address, file }
+    }
+
+    /// Listens there. `leaving`: sockets that will be closed once everything has succeeded, and that
+    /// may be in the way until then. `None` where an optional one's family is lacking here.
+    ///
+    /// Must be called inside a tokio runtime.
+    pub fn bind(wanted: &Listen, leaving: &[BorrowedFd<'_>]) -> Result<Option<Self>, ListenError> {
+        match bind(&wanted.address, leaving) {
+            Ok(socket) => Ok(Some(Listener::new(wanted, registered(wanted)(socket)?))),
+            Err(error) if wanted.optional && lacks_family(&error) => Ok(None),
+            Err(error) => Err(match explain(&wanted.address, error) {
+                ListenError::Taken { address, .. } if leaving.iter().any(|other| has_port(other, &wanted.address)) => {
+                    let hint = " or by a listener that this would end, of a socket unit's: for that restart the daemon";
+                    ListenError::Taken { address, hint }
+                }
+                error => error,
+            }),
+        }
+    }
+
+    /// Who connects from now on is refused, and a Unix socket's file goes. Connections stay; those
+    /// that nobody has accepted yet are given back.
+    pub fn close(&self) -> Vec<Accepted> {
+        let waiting = self.socket.waiting();
+        stop_listening(&self.socket);
+        if let Address::Unix(path) = &self.wanted
+            && self.file.is_some()
+            && identity(path) == self.file
+            && let Err(error) = fs::remove_file(path)
+        {
+            tracing::warn!("{} listens no more, and stays in the folder: {error}", path.display());
+        }
+        waiting
+    }
+}
+
+/// Of the file at `path`, where there is one.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
+}
+
+/// A TCP socket that listens at this address; see [`Listener::bind`] for `leaving`.
+pub fn bind_tcp(address: SocketAddr, leaving: &[BorrowedFd<'_>]) -> io::Result<std::net::TcpListener> {
+    match listen_at(address, &[]) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && !leaving.is_empty() => listen_at(address, leaving),
+        bound => bound,
+    }
+}
+
+/// With `beside`, these sockets may already listen at an address that is this one, or that overlaps
+/// with it: the kernel then takes both if they say SO_REUSEPORT and are of the same user, so that at
+/// no moment nobody listens. The option is taken back at once; a second daemon, which does not say
+/// it, is refused the address before and after. What the kernel remembers of the port may let one
+/// in that does say it and runs as our user, who could as well stop us.
+fn listen_at(address: SocketAddr, beside: &[BorrowedFd<'_>]) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // "[::]" is every address of the machine, IPv4 too.
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    // A restart must not wait for old connections' TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    let share = |on: bool| {
+        for other in beside {
+            // A Unix socket has no such option, and is in nobody's way.
+            let _ = SockRef::from(other).set_reuse_port(on);
+        }
+        if beside.is_empty() { Ok(()) } else { socket.set_reuse_port(on) }
+    };
+    let listening = share(true).and_then(|()| socket.bind(&address.into())).and_then(|()| socket.listen(BACKLOG));
+    share(false)?;
+    listening.map(|()| socket.into())
+}
+
+enum Listening {
+    Tcp(std::net::TcpListener),
+    Unix(StdUnixListener),
 }
 
 fn inherit(wanted: &Address, inherited: &mut Vec<(String, OwnedFd)>) -> Option<Listening> {
@@ -112,7 +244,6 @@ fn inherit(wanted: &Address, inherited: &mut Vec<(String, OwnedFd)>) -> Option<L
 }
 
 fn bound_to(fd: &OwnedFd, wanted: &Address) -> bool {
-    use std::os::fd::AsRawFd;
     let Ok(name) = getsockname::<SockaddrStorage>(fd.as_raw_fd()) else { return false };
     match wanted {
         Address::Tcp(SocketAddr::V4(v4)) => {
@@ -128,21 +259,9 @@ fn bound_to(fd: &OwnedFd, wanted: &Address) -> bool {
     }
 }
 
-fn bind(address: &Address) -> io::Result<Listening> {
+fn bind(address: &Address, leaving: &[BorrowedFd<'_>]) -> io::Result<Listening> {
     match address {
-        Address::Tcp(address) => {
-            let socket = Socket::new(Domain::for_address(*address), Type::STREAM, Some(Protocol::TCP))?;
-            if address.is_ipv6() {
-                // "[::]" is every address of the machine, IPv4 too.
-                socket.set_only_v6(!address.ip().is_unspecified())?;
-            }
-            // A restart must not wait for old connections' TIME_WAIT.
-            socket.set_reuse_address(true)?;
-            socket.set_nonblocking(true)?;
-            socket.bind(&(*address).into())?;
-            socket.listen(BACKLOG)?;
-            Ok(Listening::Tcp(socket.into()))
-        }
+        Address::Tcp(address) => bind_tcp(*address, leaving).map(Listening::Tcp),
         Address::Unix(path) => {
             clear_stale(path)?;
             let listener = StdUnixListener::bind(path)?;
@@ -167,6 +286,12 @@ fn clear_stale(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Does this socket listen at the port of that address?
+fn has_port(socket: &impl AsFd, address: &Address) -> bool {
+    let bound = SockRef::from(socket).local_addr().ok().and_then(|bound| bound.as_socket());
+    matches!((bound, address), (Some(bound), Address::Tcp(wanted)) if bound.port() == wanted.port())
+}
+
 fn lacks_family(error: &io::Error) -> bool {
     use nix::libc::{EADDRNOTAVAIL, EAFNOSUPPORT};
     matches!(error.raw_os_error(), Some(EAFNOSUPPORT | EADDRNOTAVAIL))
@@ -183,47 +308,55 @@ fn explain(address: &Address, source: io::Error) -> ListenError {
     }
 }
 
-/// Accepts until the daemon stops, and hands the sockets to the workers in turn.
-pub async fn accept(listener: Listener, gate: Arc<Gate>, workers: Vec<mpsc::Sender<Incoming>>, state: State) {
-    let Listener { socket, door, address } = listener;
-    let source = match socket {
-        Listening::Tcp(l) => TcpListener::from_std(l).map(Source::Tcp),
-        Listening::Unix(l) => UnixListener::from_std(l).map(Source::Unix),
-    };
-    let source = match source {
-        Ok(source) => source,
-        Err(error) => {
-            return tracing::error!("cannot accept on {address}: {error}; restart the daemon");
-        }
-    };
+/// Accepts until the daemon stops or the listener is closed, and hands the sockets to the workers in
+/// turn. `closed` brings those who had connected by then.
+pub async fn accept(
+    listener: Arc<Listener>,
+    gate: Arc<Gate>,
+    workers: Vec<mpsc::Sender<Incoming>>,
+    state: State,
+    mut closed: oneshot::Receiver<Vec<Accepted>>,
+) {
     let mut turn = 0;
     let mut resting = false;
+    let mut admit = async |socket: Accepted| -> bool {
+        let door = listener.door.load_full();
+        let Entry::Place(place, refusal) = gate.socket(limited(&door, &socket)) else {
+            close_at_once(socket);
+            return true;
+        };
+        turn = (turn + 1) % workers.len();
+        let incoming = Incoming { socket, door, place, refusal };
+        // A worker that is behind makes new connections wait, in the kernel's queue.
+        workers[turn].send(incoming).await.is_ok()
+    };
     loop {
         let accepted = tokio::select! {
             biased;
             () = state.reached(Phase::Stopping) => return,
-            accepted = source.accept() => accepted,
+            waiting = &mut closed => {
+                for socket in waiting.unwrap_or_default() {
+                    if !admit(socket).await {
+                        return;
+                    }
+                }
+                return;
+            }
+            accepted = listener.socket.accept() => accepted,
         };
         let socket = match accepted {
             Ok(socket) => socket,
             Err(error) if is_of_peer(&error) => continue,
             Err(error) => {
                 if !std::mem::replace(&mut resting, true) {
-                    tracing::error!("cannot accept connections on {address} for the moment: {error}");
+                    tracing::error!("cannot accept connections on {} for the moment: {error}", listener.address);
                 }
                 tokio::time::sleep(REST).await;
                 continue;
             }
         };
         resting = false;
-        let Entry::Place(place, refusal) = gate.socket(limited(&door, &socket)) else {
-            close_at_once(socket);
-            continue;
-        };
-        turn = (turn + 1) % workers.len();
-        let incoming = Incoming { socket, door: door.clone(), place, refusal };
-        // A worker that is behind makes new connections wait, in the kernel's queue.
-        if workers[turn].send(incoming).await.is_err() {
+        if !admit(socket).await {
             return;
         }
     }
@@ -245,11 +378,6 @@ fn close_at_once(socket: Accepted) {
     }
 }
 
-enum Source {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
-
 impl Source {
     async fn accept(&self) -> io::Result<Accepted> {
         match self {
@@ -259,6 +387,29 @@ impl Source {
             }
             Source::Unix(l) => Ok(Accepted::Unix(l.accept().await?.0.into_std()?)),
         }
+    }
+
+    /// Those who wait in the kernel's queue, as many as it holds at the most.
+    fn waiting(&self) -> Vec<Accepted> {
+        let socket = SockRef::from(self);
+        let mut waiting = Vec::new();
+        for _ in 0..BACKLOG {
+            let (stream, peer) = match socket.accept() {
+                Ok(accepted) => accepted,
+                Err(error) if is_of_peer(&error) => continue,
+                // Nobody is left, or no descriptor is.
+                Err(_) => break,
+            };
+            if stream.set_nonblocking(true).is_err() {
+                continue;
+            }
+            match (self, peer.as_socket()) {
+                (Source::Tcp(_), Some(peer)) => waiting.push(Accepted::Tcp(stream.into(), peer)),
+                (Source::Tcp(_), None) => {}
+                (Source::Unix(_), _) => waiting.push(Accepted::Unix(stream.into())),
+            }
+        }
+        waiting
     }
 }
 

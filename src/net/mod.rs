@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows rooms or users beyond the lists that the hub has it keep.
 
+mod access;
 mod conn;
 pub mod gate;
 mod gather;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::mpsc;
 
 use crate::config::Config;
@@ -27,6 +28,7 @@ use crate::guest::GuestKey;
 use crate::hub::link::ToHub;
 use crate::state::State;
 use crate::token::Tokens;
+pub use access::AccessLog;
 use gate::Gate;
 use page::Page;
 
@@ -41,8 +43,9 @@ pub struct Shared {
     /// What tokens are checked with; replaced whole by a reload.
     pub tokens: ArcSwap<Tokens>,
     pub state: State,
-    /// Absent where no listener speaks TLS.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    pub access: AccessLog,
+    /// Absent until a listener speaks TLS.
+    pub tls: ArcSwapOption<rustls::ServerConfig>,
     pub hub: mpsc::Sender<ToHub>,
     /// The next connection's number.
     pub next_id: AtomicU64,

@@ -7,6 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::fmt::Display;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
@@ -19,6 +20,7 @@ use tokio::task::{coop, spawn_local, yield_now};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::Shared;
+use super::access::Origin;
 use super::conn::{CLOSE_WAIT, Conn, Step};
 use super::gather::{Group, Groups};
 use super::incoming::{self, Incoming};
@@ -26,7 +28,7 @@ use super::session::{Heard, Kind};
 use crate::chat::event::{Close, Input};
 use crate::chat::id::{ConnId, RoomId};
 use crate::config::Config;
-use crate::hub::link::{Encoded, ToHub, ToWorker};
+use crate::hub::link::{Encoded, End, ToHub, ToWorker};
 use crate::receipt::Receipt;
 use crate::state::Phase;
 use crate::wire::frame::text_frame;
@@ -400,6 +402,7 @@ impl Worker {
         }
         self.conns.borrow_mut().remove(&id);
         let end = conn.take_end();
+        self.note_ended(&conn, &end);
         // The last reference: the socket closes here.
         drop(conn);
         if known {
@@ -407,6 +410,21 @@ impl Worker {
             let _ = self.shared.hub.send(ToHub::Gone { id, end }).await;
         }
         self.emptied.notify_waiters();
+    }
+
+    /// Leaves a line in the access log, where one is kept.
+    fn note_ended(&self, conn: &Conn, end: &End) {
+        if self.config.borrow().log.access {
+            let welcomed = conn.welcomed.get() || !conn.is_known();
+            self.shared.access.ended(&conn.peer, conn.origin, end, welcomed, self.now());
+        }
+    }
+
+    /// As `note_ended`, of one that got no WebSocket.
+    pub fn note_refused(&self, from: Origin, status: impl Display, why: &'static str) {
+        if self.config.borrow().log.access {
+            self.shared.access.refused(from, status, why, self.now());
+        }
     }
 
     /// Gives the hub one message or two. Where it has no room, the connection is to wait for what
@@ -444,6 +462,7 @@ impl Worker {
             }
             let config = self.config();
             let now = self.now();
+            self.shared.access.tell_left_out(now);
             for chunk in self.everyone(|_| true).chunks(CHUNK) {
                 for conn in chunk.iter().filter_map(Weak::upgrade).filter(|conn| conn.is_open()) {
                     let heard = conn.inner.borrow_mut().session.check(now, &config.timeouts);
@@ -483,6 +502,9 @@ impl Worker {
         };
         let _ = timeout(grace, both).await;
         let left = self.conns.borrow().len();
+        for conn in self.conns.borrow().values() {
+            self.note_ended(conn, &conn.take_end());
+        }
         // Who asked may have been told to cut at once.
         let _ = cut.send(left);
         let _ = gone.send(());

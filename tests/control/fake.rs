@@ -20,6 +20,7 @@ use wschat::admin::*;
 use wschat::chat::event::{Action, Close, Dialect, Level, Target};
 use wschat::chat::id::{ConnId, Nick, RoomName, UserId};
 use wschat::chat::sanction::{SanctionKind, Sanctions};
+use wschat::config::Level as LogLevel;
 use wschat::control::bind;
 use wschat::control::places::SOCKET_MODE;
 use wschat::control::server::{Access, serve};
@@ -43,6 +44,7 @@ pub struct World {
     pub closed: Vec<(ConnId, Close)>,
     pub notices: Vec<(Target, String, Level)>,
     pub reload: Option<Result<Reloaded, String>>,
+    pub log_level: LogLevel,
     pub reloads: Vec<bool>,
     pub certificate: Option<CertificateView>,
     pub sanctions: Sanctions,
@@ -98,6 +100,7 @@ pub fn client(id: u64, user: &str, nick: &str, address: &str, rooms: &[&str]) ->
             origin: Some("https://example.org".into()),
             agent: Some("Evil\u{1b}[31m\tAgent\u{9b}2J".into()),
             since,
+            user: std::sync::OnceLock::new(),
             counters,
         }),
         user: Some(UserId::parse(user).unwrap()),
@@ -439,6 +442,10 @@ async fn daemon_task(mut inbox: mpsc::Receiver<DaemonRequest>, world: Arc<Mutex<
             DaemonRequest::Resume(reply) => {
                 world.state.resume();
                 let _ = reply.send(world.drain.take().map(|drain| drain.borrow().clone()));
+            }
+            DaemonRequest::LogLevel { set, reply } => {
+                world.log_level = set.unwrap_or(world.log_level);
+                let _ = reply.send(LogLevels { level: world.log_level, configured: LogLevel::Info });
             }
             DaemonRequest::Certificate(reply) => {
                 let _ = reply.send(world.certificate.clone());

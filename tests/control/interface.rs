@@ -106,6 +106,7 @@ fn replies_have_the_declared_fields() {
     same(&control, "RoomDetail", &room["room"]);
     same(&control, "Member", &room["room"]["members"][0]);
     ask(control_interface, &control, "Reload", json!({"tls_only": true}));
+    ask(control_interface, &control, "LogLevel", json!({"level": "debug"}));
     let tls = ask(control_interface, &control, "Tls", json!({}));
     same(&control, "Certificate", &tls["certificate"]);
     ask(control_interface, &control, "Ping", json!({}));
@@ -157,6 +158,7 @@ fn replies_have_the_declared_fields() {
             "ListClients",
             "ListMutes",
             "ListRooms",
+            "LogLevel",
             "MintToken",
             "Notice",
             "Ping",

@@ -161,6 +161,37 @@ fn the_log_says_more_and_less() {
 }
 
 #[test]
+fn a_level_set_by_hand_holds_until_the_files_value_changes() {
+    let daemon = Daemon::plain("");
+    assert_eq!(daemon.json(&["log-level"]), json!({"level": "info", "configured": "info"}));
+    assert_eq!(daemon.json(&["log-level", "debug"]), json!({"level": "debug", "configured": "info"}));
+    daemon.chat("ann").leave();
+    until("a connection is told of", || daemon.log().contains(" DEBUG ").then_some(()));
+    let ran = daemon.ctl(&["log-level"]);
+    assert_eq!((ran.status, ran.stdout.as_str()), (0, "debug\n"));
+    assert!(ran.stderr.contains("the configuration says info"), "{ran:?}");
+    let line = daemon.log().lines().find(|line| line.contains("set the log's level")).unwrap().to_owned();
+    let uid = format!("(uid {}, pid ", nix::unistd::geteuid());
+    assert!(line.contains(" INFO ") && line.contains(&uid) && line.ends_with("from info to debug"), "{line}");
+
+    // Something else is changed: not the level.
+    change(&daemon, "[limits]\nclients = 9\n");
+    assert_eq!(daemon.json(&["log-level"])["level"], "debug");
+    // The file says another, and then the same as before.
+    assert_eq!(change(&daemon, "[log]\nlevel = \"warn\"\n"), json!(["limits.clients", "log.level"]));
+    assert_eq!(daemon.json(&["log-level"]), json!({"level": "warn", "configured": "warn"}));
+    daemon.json(&["log-level", "trace"]);
+    change(&daemon, "[log]\nlevel = \"info\"\n");
+    assert_eq!(daemon.json(&["log-level"]), json!({"level": "info", "configured": "info"}));
+    // Who makes it quiet is the last who is heard.
+    daemon.json(&["log-level", "error"]);
+    assert!(daemon.log().trim_end().ends_with("set the log's level from info to error"), "{}", daemon.log());
+    daemon.ctl(&["log-level", "loud"]).ends(64, "loud");
+    let refused = daemon.caller().ask("LogLevel", json!({"level": "loud"})).unwrap_err();
+    assert!(format!("{refused:?}").contains("BadValue"), "{refused:?}");
+}
+
+#[test]
 fn the_signal_does_the_same() {
     let daemon = Daemon::plain("");
     let mut events = daemon.caller().watch(&["reload"]);
@@ -179,13 +210,13 @@ fn what_needs_a_restart_is_named_and_waits_for_it() {
     let daemon = Daemon::plain("");
     let address = daemon.address();
     daemon.write_config(&format!(
-        "{PLAIN}[[listen]]\naddress = \"127.0.0.1:0\"\ntls = false\n[history]\nstore = \"none\"\nkeep = 7\n\
+        "{PLAIN}[history]\nstore = \"none\"\nkeep = 7\n\
          [control]\nsocket = \"FOLDER/elsewhere\"\n"
     ));
     for _ in 0..2 {
         let report = daemon.json(&["reload"]);
         let waiting = report["needs_restart"].as_array().unwrap();
-        for key in ["listen", "history.store", "control.socket"] {
+        for key in ["history.store", "control.socket"] {
             assert!(waiting.contains(&json!(key)), "{key} in {report}");
         }
         assert!(report["changed"] == json!(["history.keep"]) || report["changed"] == json!([]), "{report}");

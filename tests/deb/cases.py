@@ -26,6 +26,8 @@ SHIPPED = [
     "/usr/share/bash-completion/completions/wschatctl",
     "/usr/share/doc/wschat/changelog.gz",
     "/usr/share/doc/wschat/copyright",
+    "/usr/share/doc/wschat/examples/fail2ban/filter.conf",
+    "/usr/share/doc/wschat/examples/fail2ban/jail.conf",
     "/usr/share/fish/vendor_completions.d/wschatctl.fish",
     "/usr/share/man/man1/wschatctl.1.gz",
     "/usr/share/man/man5/wschat.toml.5.gz",

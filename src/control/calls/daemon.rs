@@ -1,11 +1,12 @@
 //! The daemon as a whole: its status, reloads, certificates, notices, what is watched.
 
 use super::{Desk, Outcome, Trouble, Watching, user_name};
-use crate::admin::{Event, Filter};
+use crate::admin::{Event, Filter, LogLevels};
 use crate::chat::id::{Nick, RoomName, UserId};
+use crate::config::Level;
 use crate::control::protocol::{self as api, Refusal, time};
 use crate::control::server::Replies;
-use crate::control::values::{cut, event_filter, kind, level, notice_text, room_name, target, user_id};
+use crate::control::values::{bad, cut, event_filter, kind, level, notice_text, room_name, target, user_id};
 use crate::control::wire::Parameters;
 use crate::log::{Health, LogCounts};
 
@@ -130,6 +131,28 @@ impl Desk<'_> {
         }
     }
 
+    pub(super) async fn log_level(&self, mut with: Parameters) -> Result<api::LogLevels, Trouble> {
+        let wanted = with.take::<String>("level")?.map(|name| log_level(&name)).transpose()?;
+        with.end()?;
+        let Some(wanted) = wanted else { return Ok(log_levels(self.admin.log_level(None).await?)) };
+        let before = self.admin.log_level(None).await?.level;
+        let who = user_name(self.caller.uid).await;
+        let tell = || {
+            let (uid, pid, user_name) = (self.caller.uid, self.caller.pid, who.as_deref().unwrap_or(""));
+            let (what, name) = (wanted.as_str(), self.caller.named(who.as_deref()));
+            tracing::info!(uid, pid, user_name, what, "{name} set the log's level from {} to {what}", before.as_str());
+        };
+        // While either level has the line.
+        if wanted < before {
+            tell();
+        }
+        let levels = self.admin.log_level(Some(wanted)).await?;
+        if wanted >= before {
+            tell();
+        }
+        Ok(log_levels(levels))
+    }
+
     pub(super) async fn tls(&self, with: Parameters) -> Result<api::Tls, Trouble> {
         with.end()?;
         let certificate = self.admin.certificate().await?.map(|found| api::Certificate {
@@ -160,6 +183,15 @@ impl Desk<'_> {
             }
         }
     }
+}
+
+fn log_level(name: &str) -> Result<Level, Refusal> {
+    let known = Level::ALL.into_iter().find(|level| level.as_str() == name);
+    known.ok_or_else(|| bad("level", name, &Level::ALL.map(Level::as_str).join(", ")))
+}
+
+fn log_levels(levels: LogLevels) -> api::LogLevels {
+    api::LogLevels { level: levels.level.as_str().into(), configured: levels.configured.as_str().into() }
 }
 
 pub(in crate::control) fn event(event: &Event) -> api::Event {

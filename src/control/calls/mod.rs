@@ -163,6 +163,7 @@ impl Desk<'_> {
             (api::CONTROL, "Reload") => replies.last(&self.reload(with).await?).await?,
             (api::CONTROL, "Drain") => self.drain(with, replies).await?,
             (api::CONTROL, "Resume") => replies.last(&self.resume(with).await?).await?,
+            (api::CONTROL, "LogLevel") => replies.last(&self.log_level(with).await?).await?,
             (api::CONTROL, "Tls") => replies.last(&self.tls(with).await?).await?,
             (api::CONTROL, "Ping") => {
                 with.end()?;

@@ -239,6 +239,10 @@ impl Log for SqliteLog {
         self.order(Order::Retain(retention));
     }
 
+    fn pace(&mut self, commit_every: Duration) {
+        self.order(Order::Pace(commit_every));
+    }
+
     fn health(&self) -> watch::Receiver<Health> {
         self.shared.health.subscribe()
     }

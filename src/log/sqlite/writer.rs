@@ -43,6 +43,7 @@ pub(super) enum Order {
         now: SystemTime,
     },
     Retain(Retention),
+    Pace(Duration),
     /// For tests: does something with the connection, and answers once nothing is left to be tidied.
     #[cfg(test)]
     Test(Box<dyn FnOnce(&Connection) + Send>, std::sync::mpsc::Sender<()>),
@@ -240,6 +241,7 @@ impl Writer {
                 }
             }
             Order::Retain(retention) => self.keeper.retain(retention),
+            Order::Pace(commit_every) => self.commit_every = commit_every,
             #[cfg(test)]
             Order::Test(act, done) => {
                 act(&self.db);

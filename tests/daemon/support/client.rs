@@ -16,7 +16,7 @@ use rustls::{
 };
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocket};
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocket};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::certificate::fingerprint;
@@ -494,8 +494,19 @@ impl Chat {
 
     /// Asks to go, and waits until both sides have closed.
     #[track_caller]
-    pub fn leave(mut self) {
-        self.ws.close(None).expect("it is open");
+    pub fn leave(self) {
+        self.go(None);
+    }
+
+    /// As [`Chat::leave`], by a close frame that says this.
+    #[track_caller]
+    pub fn leave_with(self, code: u16, reason: &str) {
+        self.go(Some(CloseFrame { code: code.into(), reason: reason.into() }));
+    }
+
+    #[track_caller]
+    fn go(mut self, frame: Option<CloseFrame>) {
+        self.ws.close(frame).expect("it is open");
         let wait = Wait::begin();
         loop {
             wait.goes_on("the end");
