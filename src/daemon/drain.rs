@@ -139,3 +139,117 @@ fn by_worker(portion: &[(usize, ConnId)], workers: usize) -> impl Iterator<Item 
     }
     split.into_iter().enumerate().filter(|(_, ids)| !ids.is_empty())
 }
+
+#[cfg(test)]
+mod tests {
+    //! Under a clock that runs by itself.
+
+    use std::collections::HashMap;
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::net::gate::GateLimits;
+    use crate::wire::close;
+
+    const WORKERS: usize = 3;
+
+    /// When how many were asked to go, and of which worker they are.
+    type Asked = Arc<Mutex<Vec<(Duration, usize, usize)>>>;
+
+    /// So many connections, which close at once when they are asked to.
+    fn crowd(count: u64) -> (Means, Asked) {
+        let gate = Gate::new(GateLimits {
+            sockets: usize::MAX,
+            clients: usize::MAX,
+            clients_per_ip: usize::MAX,
+            handshakes_per_s: 1.0,
+        });
+        let mut places: HashMap<ConnId, _> =
+            (0..count).map(|id| (ConnId(id), gate.client(None, false).expect("no limit"))).collect();
+        let (hub, mut orders) = mpsc::channel(4);
+        let asked = Asked::default();
+        let (record, begun) = (asked.clone(), Instant::now());
+        tokio::spawn(async move {
+            while let Some(Order::Worker(worker, order)) = orders.recv().await {
+                match order {
+                    ToWorker::WhoIsHere(answer) => {
+                        let ids = (0..count).filter(|id| id % WORKERS as u64 == worker as u64);
+                        answer.send(ids.map(ConnId).collect()).expect("it waits");
+                    }
+                    ToWorker::Dismiss { ids, close } => {
+                        assert_eq!(close, close::DRAINING.close());
+                        record.lock().unwrap().push((begun.elapsed(), worker, ids.len()));
+                        for id in ids {
+                            assert_eq!(id.0 % WORKERS as u64, worker as u64);
+                            places.remove(&id).expect("asked once");
+                        }
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        });
+        (Means { gate, hub, workers: WORKERS }, asked)
+    }
+
+    async fn until_empty(drain: &Drain) {
+        drain.watch().wait_for(|view| view.left == 0).await.expect("the drain lives");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn evenly_over_the_time_and_over_the_workers() {
+        let (means, asked) = crowd(1000);
+        let over = Duration::from_secs(60);
+        let drain = Drain::begin(means, over, close::DRAINING.close(), None);
+        until_empty(&drain).await;
+        let (pace, mut done, mut of) = (Pace::new(1000, over), 0, [0; WORKERS]);
+        for (at, worker, count) in asked.lock().unwrap().iter() {
+            done += *count as u64;
+            of[*worker] += count;
+            // The timer's granularity is a millisecond.
+            assert!(done <= pace.due(*at + Duration::from_millis(2)), "{done} after {at:?}");
+            assert!(done + 3 >= pace.due(*at), "{done} only after {at:?}");
+            if done == 100 {
+                assert!(of.iter().all(|count| (10..60).contains(count)), "{of:?}");
+            }
+        }
+        assert_eq!((done, drain.view().done()), (1000, 1000));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn at_once_is_in_portions() {
+        let (means, asked) = crowd(1000);
+        let drain = Drain::begin(means, Duration::ZERO, close::DRAINING.close(), None);
+        until_empty(&drain).await;
+        let mut portions: HashMap<Duration, usize> = HashMap::new();
+        for (at, _, count) in asked.lock().unwrap().iter() {
+            *portions.entry(*at).or_default() += count;
+        }
+        assert_eq!(portions.len(), 1000_usize.div_ceil(PORTION));
+        assert!(portions.values().all(|count| *count <= PORTION), "{portions:?}");
+        let mut moments: Vec<&Duration> = portions.keys().collect();
+        moments.sort_unstable();
+        assert!(moments.windows(2).all(|two| *two[1] - *two[0] >= PORTION_PAUSE), "{moments:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn at_another_pace_it_is_the_same_drain() {
+        let (means, asked) = crowd(300);
+        // The crowd is there for as long as the hub has somebody who orders.
+        let _orders = means.hub.clone();
+        let again = || Means { gate: means.gate.clone(), hub: means.hub.clone(), workers: 0 };
+        let mut slow = Drain::begin(again(), Duration::from_secs(3600), close::DRAINING.close(), None);
+        let mut waiting = slow.watch();
+        // Without workers nobody is asked, however long it takes.
+        sleep(Duration::from_secs(7200)).await;
+        assert!(asked.lock().unwrap().is_empty());
+        slow = Drain::begin(means, Duration::from_secs(10), close::DRAINING.close(), Some(slow));
+        let view = waiting.wait_for(|view| view.left < 300).await.expect("the same drain").clone();
+        assert_eq!(view.matched, 300);
+        let told = asked.lock().unwrap().len();
+        let left = slow.stop().await;
+        assert!(left.left > 0 && left.done() > 0, "{left:?}");
+        sleep(Duration::from_secs(60)).await;
+        assert!(asked.lock().unwrap().len() <= told + WORKERS, "nobody else");
+        assert!(waiting.wait_for(|_| false).await.is_err(), "who waits learns that it is over");
+    }
+}

@@ -186,7 +186,7 @@ fn a_second_drain_gives_what_is_left_another_time() {
 
 #[test]
 fn it_does_not_need_the_one_who_ordered_it() {
-    let daemon = Daemon::plain("");
+    let daemon = Daemon::tls("");
     let crowd = crowd(&daemon, 50);
     let mut ctl = daemon.ctl_command(&["drain", "--over", "2s", "--wait"]).stdout(Stdio::null()).spawn().unwrap();
     gone(&daemon, 1);
