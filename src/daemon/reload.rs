@@ -10,7 +10,7 @@ use crate::net::gate::GateLimits;
 use crate::net::page::Page;
 use crate::tls::{self, Loaded, TlsError};
 use crate::token::Tokens;
-use crate::{cli, systemd};
+use crate::{acme, cli, systemd};
 
 impl Daemon {
     /// All or nothing: with any mistake everything stays as it was, and the error says what it is.
@@ -31,7 +31,7 @@ impl Daemon {
         let mut new =
             if tls_only { Config::clone(&old) } else { cli::load(self.file.as_deref()).map_err(|m| m.to_string())? };
         let certificate = match &self.certificates {
-            Some(_) => Some(certificate(&new, &self.state_dir, true).map_err(|e| e.to_string())?),
+            Some(_) => certificate(&new, &self.state_dir, true).map_err(|e| e.to_string())?,
             None => None,
         };
         let tokens = if tls_only { None } else { Some(Tokens::load(&new.auth).map_err(|e| e.to_string())?) };
@@ -52,6 +52,7 @@ impl Daemon {
         if !changed.is_empty() {
             self.apply(new).await;
         }
+        self.acme.follow(&self.shared.config.load(), self.certificates.as_ref());
         if let Some(tokens) = tokens {
             // Under the same name there may be another key.
             for key in tokens.changed(&self.shared.tokens.load()) {
@@ -88,10 +89,19 @@ fn in_words(reloaded: &Reloaded) -> String {
     if parts.is_empty() { "nothing has changed".into() } else { parts.join("; ") }
 }
 
-/// The certificate that the configuration names, or the self-signed one.
-pub(super) fn certificate(config: &Config, state_dir: &Path, refuse_ended: bool) -> Result<Loaded, TlsError> {
-    match &config.tls.files {
-        Some(files) => tls::load_files(files, refuse_ended),
-        None => tls::load_self_signed(&state_dir.join("tls")),
+/// The certificate that the configuration names, or the self-signed one. `in_force`: there is another
+/// that serves; then one that has ended is refused, and `None` means that the other stays until a CA has
+/// given one.
+pub(super) fn certificate(config: &Config, state_dir: &Path, in_force: bool) -> Result<Option<Loaded>, TlsError> {
+    if let Some(files) = &config.tls.files {
+        return tls::load_files(files, in_force).map(Some);
     }
+    let asks_a_ca = !config.tls.acme.names.is_empty();
+    if asks_a_ca && let Some(kept) = acme::kept(state_dir, &config.tls.acme) {
+        return Ok(Some(kept));
+    }
+    if asks_a_ca && in_force {
+        return Ok(None);
+    }
+    tls::load_self_signed(&state_dir.join("tls")).map(Some)
 }

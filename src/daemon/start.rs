@@ -17,6 +17,7 @@ use tokio::runtime::Builder;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::{Daemon, DaemonError, Signals, reload, status_line};
+use crate::acme::Keeper;
 use crate::admin::Admin;
 use crate::cli::exit;
 use crate::config::{Config, Store};
@@ -82,7 +83,7 @@ fn start(
         .map_err(io(format!("cannot make the state folder {}", state_dir.display())))?;
 
     let certificates = if config.listen.iter().any(|l| l.tls) {
-        Some(Certificates::new(reload::certificate(&config, &state_dir, false)?))
+        reload::certificate(&config, &state_dir, false)?.map(Certificates::new)
     } else {
         None
     };
@@ -111,6 +112,7 @@ fn start(
         tokens: ArcSwap::from_pointee(tokens),
         state: state.clone(),
         tls: certificates.clone().map(tls::server_config).transpose()?,
+        challenges: Arc::default(),
         hub: hub_sender,
         next_id: AtomicU64::new(1),
         started,
@@ -200,9 +202,12 @@ fn start(
     if !journal::in_use() {
         greet(&pages, files.first().map(SocketFile::path));
     }
+    let mut acme = Keeper::new(state_dir.clone(), shared.challenges.clone());
+    acme.follow(&config, certificates.as_ref());
     let daemon = Daemon {
         shared,
         certificates,
+        acme,
         log_level,
         file,
         state_dir,

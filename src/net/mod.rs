@@ -22,6 +22,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
+use crate::acme::Challenges;
 use crate::config::Config;
 use crate::guest::GuestKey;
 use crate::hub::link::ToHub;
@@ -43,6 +44,8 @@ pub struct Shared {
     pub state: State,
     /// Absent where no listener speaks TLS.
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Names that a CA checks just now.
+    pub challenges: Arc<Challenges>,
     pub hub: mpsc::Sender<ToHub>,
     /// The next connection's number.
     pub next_id: AtomicU64,
