@@ -76,7 +76,9 @@ fn server_config(name: &str, digest: &[u8]) -> Result<rustls::ServerConfig, Acme
     let private = PrivateKeyDer::Pkcs8(key.serialize_der().into());
     let tls = |e: rustls::Error| AcmeError::Make(e.to_string());
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let certified = CertifiedKey::from_der(vec![certificate.der().clone()], private, &provider).map_err(tls)?;
+    // Not `from_der`, which parses the certificate and knows nothing of its critical extension.
+    let signer = provider.key_provider.load_private_key(private).map_err(tls)?;
+    let certified = CertifiedKey::new(vec![certificate.der().clone()], signer);
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13, &TLS12])
         .map_err(tls)?

@@ -115,16 +115,18 @@ fn plain(text: &str) -> String {
 
 /// What to do about it, where that is known.
 fn advice(problem: &Problem, name: Option<&str>) -> String {
+    let proves = name.is_some();
     let name = name.unwrap_or("the name");
     match kind(problem) {
         "connection" => format!(
-            "; the CA could not reach this daemon at port 443 of {name}: let it through the firewall, to a listener with \
-             TLS"
+            "; the CA could not reach this daemon at port 443 of {name}: lead it through the firewall to a listener \
+             with TLS"
         ),
         "dns" => format!("; {name} must have an address record (A or AAAA) in the DNS that leads to this machine"),
-        "tls" | "unauthorized" | "incorrectResponse" if name != "the name" => {
-            format!("; something else than this daemon answers at port 443 of {name}: a proxy, or another machine?")
-        }
+        "tls" | "unauthorized" | "incorrectResponse" if proves => format!(
+            "; at port 443 of {name} the CA found nobody, or somebody else than this daemon (a proxy, another machine?): \
+             lead it through the firewall to a listener with TLS"
+        ),
         "caa" => format!("; the CAA records of {name} in the DNS must allow this CA"),
         "rejectedIdentifier" => "; take the name out of tls.acme, or ask another CA".into(),
         "rateLimited" => "; the CA wants to be left alone for a while, and is".into(),
@@ -148,7 +150,7 @@ mod tests {
         let problem = problem("urn:ietf:params:acme:error:connection", &format!("a\nb\u{1b}{}", "x".repeat(5000)));
         let told = AcmeError::NotProved { name: "a.example".into(), problem }.to_string();
         assert!(told.starts_with("a.example was not proved: a b "), "{told}");
-        assert!(told.ends_with("let it through the firewall, to a listener with TLS"), "{told}");
+        assert!(told.ends_with("lead it through the firewall to a listener with TLS"), "{told}");
         assert!(told.contains("at port 443 of a.example") && told.len() < 1000 && !told.contains('\u{1b}'), "{told}");
     }
 

@@ -206,7 +206,8 @@ mod tests {
         for good in ["https://localhost:14000/dir", "https://[::1]/d", "https://ca.example.org/acme/acme/directory"] {
             assert_eq!(read(&Directory, &quote(good)), Ok(good.to_owned()));
         }
-        for bad in ["", "http://ca.example/d", "ca.example/d", "https://", "https:///d", "https://a b/", "https://u@h/"] {
+        for bad in ["", "http://ca.example/d", "ca.example/d", "https://", "https:///d", "https://a b/", "https://u@h/"]
+        {
             assert!(read(&Directory, &quote(bad)).is_err(), "{bad}");
         }
     }

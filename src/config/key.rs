@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use super::form::{Choice, Count, Flag, Form, Item, Label, Rooms, Size, Speed, Time, Wrong};
 use super::acme::{Contacts, Directory, HostNames};
+use super::form::{Choice, Count, Flag, Form, Item, Label, Rooms, Size, Speed, Time, Wrong};
 use super::place::{File, ListenAddress, Networks, OriginList, Socket, TcpPlace, UrlPath};
 use super::{AuthMode, Config, Level, Listen, Locale, Store, TlsFiles};
 

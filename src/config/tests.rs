@@ -162,7 +162,10 @@ fn what_must_hold_between_values() {
     refused("[auth]\nmode = \"token\"\nsecret_file = 5", &["auth.secret_file: this is an integer"]);
     refused("[tls]\ncertificate = 5\nkey = \"a.pem\"", &["tls.certificate: this is an integer"]);
     let acme = "[tls]\nacme = [\"a.example\"]\n";
-    refused(&format!("{acme}certificate = \"a.pem\"\nkey = \"b.pem\""), &["tls.acme: the certificate is to come from a CA"]);
+    refused(
+        &format!("{acme}certificate = \"a.pem\"\nkey = \"b.pem\""),
+        &["tls.acme: the certificate is to come from a CA"],
+    );
     refused(&format!("[[listen]]\naddress = \"/run/x\"\n{acme}"), &["tls.acme: no listener uses TLS"]);
     assert_eq!(parse(acme).unwrap().tls.acme.names, ["a.example"]);
     refused("[paths]\njson = 5\ntext = \"/chat\"", &["paths.json"]);
