@@ -11,7 +11,7 @@ const MOST: usize = 600;
 
 #[derive(Debug, ThisError)]
 pub(super) enum AcmeError {
-    #[error("the CA cannot be reached: {0}")]
+    #[error(transparent)]
     Http(#[from] HttpError),
     #[error("{doing}: the CA refuses: {}{}", told(problem), advice(problem, None))]
     Refused { doing: &'static str, problem: Problem },
@@ -26,7 +26,7 @@ pub(super) enum AcmeError {
          tls.certificate"
     )]
     NoChallenge { name: String },
-    #[error("{doing}: the CA does not answer as RFC 8555 says: {why}")]
+    #[error("{doing}: the CA does not answer as RFC 8555 says: {why}; is tls.acme_directory right?")]
     Odd { doing: &'static str, why: String },
     #[error("{0}: the CA did not come to an end in time")]
     Unfinished(&'static str),
@@ -45,13 +45,15 @@ pub(super) enum AcmeError {
 /// Why an HTTP request of ours has no answer that is worth reading.
 #[derive(Debug, ThisError)]
 pub(super) enum HttpError {
-    #[error("{0}; is the network up, and may this machine connect to it?")]
+    #[error("the CA cannot be reached: {0}; is the network up, and may this machine connect to it?")]
     Transport(String),
-    #[error("no answer within {0} s")]
+    #[error("the CA's own door is not trusted: {0}; for a private CA set tls.acme_ca_file")]
+    Untrusted(rustls::Error),
+    #[error("the CA gave no answer within {0} s")]
     Slow(u64),
-    #[error("an answer of more than {0} bytes")]
+    #[error("the CA gave an answer of more than {0} bytes")]
     TooLong(usize),
-    #[error("{0}, which is nothing that ACME knows; is tls.acme_directory right?")]
+    #[error("the CA answered with HTTP status {0} and no reason; is tls.acme_directory right?")]
     Status(String),
     #[error("tls.acme_ca_file: {0}")]
     Roots(String),
@@ -77,7 +79,13 @@ impl AcmeError {
     pub(super) fn reached(&self) -> bool {
         !matches!(
             self,
-            AcmeError::Http(HttpError::Transport(_) | HttpError::Slow(_) | HttpError::Roots(_) | HttpError::NoRoots)
+            AcmeError::Http(
+                HttpError::Transport(_)
+                    | HttpError::Untrusted(_)
+                    | HttpError::Slow(_)
+                    | HttpError::Roots(_)
+                    | HttpError::NoRoots
+            )
         )
     }
 

@@ -11,7 +11,8 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT};
-use hyper::{Request, Response};
+use hyper::http::response::Parts;
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -105,48 +106,70 @@ impl HttpClient for Https {
         mut request: Request<BodyWrapper<Bytes>>,
     ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
         request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        // All else is a POST (RFC 8555, section 6.3), but for nonces, which have no body.
+        let asks_for_directory = request.method() == Method::GET;
         let answer = self.client.request(request);
         let manners = self.manners.clone();
         Box::pin(async move {
             let whole = async {
-                let answer = answer.await.map_err(|e| HttpError::Transport(causes(&e)))?;
+                let answer = answer.await.map_err(|e| lost(&e))?;
                 read(answer, &manners).await
             };
             let read = timeout(REQUEST, whole).await.unwrap_or(Err(HttpError::Slow(REQUEST.as_secs())));
-            read.map_err(|e| Error::Other(Box::new(e)))
+            let (parts, body) = read.map_err(|e| Error::Other(Box::new(e)))?;
+            if asks_for_directory && !is_fine(parts.status) {
+                // instant-acme would take the problem for a directory.
+                return Err(Error::Api(serde_json::from_slice(&body)?));
+            }
+            Ok(BytesResponse { parts, body: Box::new(body) })
         })
     }
 }
 
-async fn read(answer: Response<Incoming>, manners: &Manners) -> Result<BytesResponse, HttpError> {
+fn is_fine(status: StatusCode) -> bool {
+    status.is_success() || status.is_redirection()
+}
+
+async fn read(answer: Response<Incoming>, manners: &Manners) -> Result<(Parts, Bytes), HttpError> {
     let (parts, body) = answer.into_parts();
-    let fine = parts.status.is_success() || parts.status.is_redirection();
+    let fine = is_fine(parts.status);
     if !fine {
         manners.note(&parts.headers, SystemTime::now());
     }
     let kind = parts.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     if !fine && !kind.starts_with("application/problem+json") {
-        return Err(HttpError::Status(format!("HTTP status {}", parts.status)));
+        return Err(HttpError::Status(parts.status.to_string()));
     }
     let body = Limited::new(body, ANSWER).collect().await.map_err(|e| match e.downcast::<LengthLimitError>() {
         Ok(_) => HttpError::TooLong(ANSWER),
-        Err(e) => HttpError::Transport(causes(&*e)),
+        Err(e) => lost(&*e),
     })?;
-    Ok(BytesResponse { parts, body: Box::new(body.to_bytes()) })
+    Ok((parts, body.to_bytes()))
 }
 
 /// An error with what lies behind it: "client error (Connect)" alone helps nobody.
-fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+fn lost(error: &(dyn std::error::Error + 'static)) -> HttpError {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(next) = cause {
+        if let Some(tls @ rustls::Error::InvalidCertificate(_)) = tls_error(next) {
+            return HttpError::Untrusted(tls.clone());
+        }
         let told = next.to_string();
         if !text.ends_with(&told) {
             text.push_str(&format!(": {told}"));
         }
         cause = next.source();
     }
-    text
+    HttpError::Transport(text)
+}
+
+/// What TLS says, out of the I/O errors that it comes wrapped in.
+fn tls_error<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e rustls::Error> {
+    match error.downcast_ref::<std::io::Error>() {
+        Some(io) => tls_error(io.get_ref()?),
+        None => error.downcast_ref(),
+    }
 }
 
 #[cfg(test)]

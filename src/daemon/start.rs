@@ -223,6 +223,9 @@ fn start(
     };
     let status = runtime.block_on(daemon.serve(signals));
     drop(files);
+    drop(_inside);
+    // A look-up of a name that is still under way could take longer than systemd waits.
+    runtime.shutdown_background();
     Ok(status)
 }
 

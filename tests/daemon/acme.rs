@@ -388,6 +388,54 @@ fn a_change_of_contacts_is_told_to_the_ca() {
 }
 
 #[test]
+fn a_ca_that_wants_to_be_left_alone_is_left_alone() {
+    let mut ca = Ca::new();
+    let problem = r#"{"type":"urn:ietf:params:acme:error:rateLimited","detail":"too many\u001b[31m\nalready"}"#;
+    let kind = "Content-Type: application/problem+json";
+    ca.pretend(format!("HTTP/1.1 429 Slow Down\r\n{kind}\r\nRetry-After: 86400\r\nConnection: close\r\n\r\n{problem}"));
+    let daemon = Daemon::start(&ca.config(&[NAME]));
+    let why = failure(&daemon);
+    assert!(why.contains("too many [31m already") && why.contains("wants to be left alone"), "{why}");
+    let asked = ca.asked();
+    let renewal = tls(&daemon)["renewal"].clone();
+    let (failed, next) = (renewal["failed"].as_str().unwrap(), renewal["next"].as_str().unwrap());
+    let time = |text: &str| humantime::parse_rfc3339(text).unwrap();
+    assert!(time(next) >= time(failed) + std::time::Duration::from_secs(86_000), "{renewal}");
+    for _ in 0..3 {
+        daemon.json(&["reload"]);
+    }
+    // Another configuration is another matter, and shows that a reload would have been seen.
+    assert_eq!(ca.asked(), asked);
+    daemon.write_config(&ca.config(&["other.example"]));
+    daemon.json(&["reload"]);
+    until("it is asked for the other name", || (ca.asked() > asked).then_some(()));
+}
+
+#[test]
+fn whatever_a_ca_answers_is_one_line_and_the_daemon_serves_on() {
+    let long = format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(2 << 20));
+    let deep = format!("HTTP/1.1 200 OK\r\n\r\n{}", "[".repeat(100_000));
+    let strange = r#"{"newNonce":"x","newAccount":"http://localhost/","newOrder":5}"#;
+    for (answer, words) in [
+        (String::new(), "the CA cannot be reached"),
+        ("garbage\r\n\r\n".into(), "the CA cannot be reached"),
+        ("HTTP/1.1 503 Gone Fishing\r\nContent-Length: 0\r\n\r\n".into(), "HTTP status 503"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n<htm>".into(), "does not answer as RFC 8555 says"),
+        (format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{strange}", strange.len()), "RFC 8555"),
+        (long, "more than 1048576 bytes"),
+        (deep, "RFC 8555"),
+    ] {
+        let mut ca = Ca::new();
+        ca.pretend(answer);
+        let daemon = Daemon::start(&ca.config(&[NAME]));
+        let why = failure(&daemon);
+        assert!(why.contains(words), "{words}: {why}");
+        assert!(why.len() < 1000 && !why.contains(char::is_control), "{why}");
+        daemon.chat("as ever").say("it serves");
+    }
+}
+
+#[test]
 fn a_ca_that_cannot_be_trusted_is_not_asked() {
     let ca = Ca::started();
     let setup = Setup::new("");
@@ -398,7 +446,7 @@ fn a_ca_that_cannot_be_trusted_is_not_asked() {
     setup.write_config(&config.replace(&root, "FOLDER/crt.pem"));
     let daemon = setup.start();
     let why = failure(&daemon);
-    assert!(why.contains("UnknownIssuer"), "{why}");
+    assert!(why.contains("UnknownIssuer") && why.contains("set tls.acme_ca_file"), "{why}");
     daemon.write_config(&config.replace(&root, "FOLDER/none.pem"));
     daemon.json(&["reload"]);
     let why = until("the other reason", || Some(failure(&daemon)).filter(|why| !why.contains("UnknownIssuer")));

@@ -2,16 +2,18 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use serde_json::json;
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
@@ -121,6 +123,7 @@ pub struct Ca {
     pub daemon: Port,
     dns: Dns,
     process: Option<Child>,
+    asked: Arc<AtomicUsize>,
 }
 
 impl Ca {
@@ -133,6 +136,7 @@ impl Ca {
             daemon: Port::reserve(),
             dns: Dns::start(),
             process: None,
+            asked: Arc::default(),
         };
         let mut root = CertificateParams::default();
         root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -198,6 +202,43 @@ impl Ca {
             child.kill().expect("our own child");
             child.wait().expect("our own child");
         }
+    }
+
+    /// Instead of being on: answers every request with these bytes, and closes.
+    pub fn pretend(&mut self, answer: String) {
+        let pem = |name: &str| fs::read(self.folder.path().join(name)).expect("our own folder");
+        let chain = vec![CertificateDer::from_pem_slice(&pem("door.pem")).expect("our own certificate")];
+        let key = PrivateKeyDer::from_pem_slice(&pem("door.key")).expect("our own key");
+        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("the provider has them")
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .expect("they belong together");
+        let (config, asked) = (Arc::new(config), self.asked.clone());
+        let listener = TcpListener::bind(self.directory.address()).expect("a reserved port");
+        // Ends with the test's process.
+        std::thread::spawn(move || {
+            for socket in listener.incoming().flatten() {
+                let connection = ServerConnection::new(config.clone()).expect("a good configuration");
+                let mut stream = StreamOwned::new(connection, socket);
+                let mut head = Vec::new();
+                let mut byte = [0];
+                while !head.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).is_ok() {
+                    head.push(byte[0]);
+                }
+                asked.fetch_add(1, SeqCst);
+                // The other side may have heard enough.
+                let _ = stream.write_all(answer.as_bytes());
+                stream.conn.send_close_notify();
+                let _ = stream.flush();
+            }
+        });
+    }
+
+    /// How often it was asked while it pretended.
+    pub fn asked(&self) -> usize {
+        self.asked.load(SeqCst)
     }
 
     pub fn log(&self) -> String {
