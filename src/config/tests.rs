@@ -465,7 +465,7 @@ fn any_config() -> impl Strategy<Value = Config> {
     (listen, tls, paths, chat, auth, history, limits, timeouts, rest).prop_map(
         |(
             listen,
-            tls,
+            mut tls,
             paths,
             chat,
             auth,
@@ -474,6 +474,9 @@ fn any_config() -> impl Strategy<Value = Config> {
             timeouts,
             (grace, spread, socket, push_socket, metrics, level),
         )| {
+            if !listen.iter().any(|listen| listen.tls) {
+                tls.acme.names.clear();
+            }
             Config {
                 listen,
                 tls,
