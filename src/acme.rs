@@ -58,6 +58,7 @@ pub struct Keeper {
 #[derive(Debug)]
 struct Running {
     settings: Acme,
+    certificates: Arc<Certificates>,
     status: Arc<Status>,
     /// An operator has mended something: what failed is tried again.
     again: Arc<Notify>,
@@ -86,7 +87,10 @@ impl Keeper {
             self.running = None;
             return;
         };
-        if let Some(running) = self.running.as_ref().filter(|running| running.settings == *settings) {
+        if let Some(running) = &self.running
+            && running.settings == *settings
+            && Arc::ptr_eq(&running.certificates, certificates)
+        {
             running.again.notify_one();
             return;
         }
@@ -115,7 +119,8 @@ impl Keeper {
             again: again.clone(),
         };
         let task = tokio::spawn(task.run());
-        self.running = Some(Running { settings: settings.clone(), status, again, task });
+        let (settings, certificates) = (settings.clone(), certificates.clone());
+        self.running = Some(Running { settings, certificates, status, again, task });
     }
 
     /// How it stands; `None` where no CA is asked.

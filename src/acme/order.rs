@@ -31,7 +31,11 @@ pub(super) async fn obtain(
         Err(error) if error.account_is_gone() => {
             // A CA that was set up anew. The next account is a new one.
             let old = store.clone();
-            beside(move || Ok(old.drop_account())).await?;
+            beside(move || {
+                old.drop_account();
+                Ok(())
+            })
+            .await?;
             order(settings, store, &https).await?
         }
         other => other?,

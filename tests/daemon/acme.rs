@@ -85,6 +85,18 @@ fn the_first_certificate_comes_by_itself_and_outlasts_a_restart() {
 }
 
 #[test]
+fn without_a_file_of_its_own_the_systems_roots_count() {
+    let ca = Ca::started();
+    let root = ca.root_file();
+    let config = ca.config(&[NAME]).replace(root.to_str().unwrap(), "");
+    // Where OpenSSL, too, lets a user put others in the place of the system's.
+    let setup = Setup::new(&config).env("SSL_CERT_FILE", &root);
+    let daemon = setup.start();
+    trusted(&ca, NAME);
+    assert_eq!(tls(&daemon)["renewal"]["failures"], json!(0));
+}
+
+#[test]
 fn one_certificate_is_for_all_names() {
     let ca = Ca::started();
     let daemon = Daemon::start(&ca.config(&[NAME, "Talk.Example"]));
