@@ -162,7 +162,9 @@ impl Task {
             self.wait(&due, failures > 0, closed_until).await;
             self.status.lock().next = None;
             let names = self.settings.names.join(", ");
-            tracing::info!("asking {} for a certificate for {names}", self.settings.directory);
+            if failures == 0 {
+                tracing::info!("asking {} for a certificate for {names}", self.settings.directory);
+            }
             let (outcome, retry_after) = self.attempt().await;
             let now = SystemTime::now();
             closed_until = retry_after.filter(|time| *time > now);
@@ -219,7 +221,7 @@ impl Task {
         let due = Due::after(delay);
         let next = format_rfc3339_seconds(due.wall());
         let (names, directory) = (self.settings.names.join(", "), &self.settings.directory);
-        let told = format!("no certificate for {names} from {directory}: {error}; it is tried again at {next}");
+        let told = format!("no certificate for {names} from {directory}: {error} (tried again at {next}");
         let alarm = match (&in_force, left) {
             (Some(view), Some(left)) => left < pace::alarm_at(view.from, view.until),
             _ => error.reached() || failures > EARLY_FAILURES,
@@ -229,9 +231,9 @@ impl Task {
             None => format!("meanwhile this serves: {}", self.certificates.view().source),
         };
         if alarm {
-            tracing::error!(failures, "{told}; {meanwhile}");
+            tracing::error!(failures, "{told}; {meanwhile})");
         } else {
-            tracing::warn!(failures, "{told}; {meanwhile}");
+            tracing::warn!(failures, "{told}; {meanwhile})");
         }
         self.status.lock().error = Some((now, error.to_string()));
         due
