@@ -16,6 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use crate::acme::Keeper;
 use crate::admin::{Admin, CertificateView, Counts, DaemonRequest, DrainView, EventKind, Info, LogLevels};
 use crate::cli::exit;
 use crate::config::Level;
@@ -67,6 +68,7 @@ pub enum DaemonError {
 struct Daemon {
     shared: Arc<Shared>,
     certificates: Option<Arc<Certificates>>,
+    acme: Keeper,
     log_level: LogLevel,
     file: Option<std::path::PathBuf>,
     state_dir: std::path::PathBuf,
@@ -273,7 +275,7 @@ impl Daemon {
     }
 
     fn certificate(&self) -> Option<CertificateView> {
-        self.certificates.as_ref().map(|c| c.view())
+        self.certificates.as_ref().map(|c| CertificateView { renewal: self.acme.view(), ..c.view() })
     }
 
     /// Everybody is told and closed in order; who is still there after the grace period is cut. A
@@ -342,8 +344,8 @@ impl Daemon {
     }
 
     fn renew_self_signed(&self) {
-        let self_signed = self.shared.config.load().tls.files.is_none();
-        if let (Some(certificates), true) = (&self.certificates, self_signed) {
+        // It serves also while a CA has given none yet.
+        if let Some(certificates) = self.certificates.as_ref().filter(|certificates| certificates.is_self_signed()) {
             match crate::tls::load_self_signed(&self.state_dir.join("tls")) {
                 Ok(loaded) => {
                     if certificates.replace(loaded) {

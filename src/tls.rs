@@ -63,14 +63,31 @@ pub struct CertificateView {
     pub until: SystemTime,
     /// SHA-256 of the certificate, hex.
     pub fingerprint: String,
-    /// A path, or "self-signed, kept in PATH".
+    /// A path, "self-signed, kept in PATH", or "ACME: NAMES of DIRECTORY".
     pub source: String,
+    /// How a CA keeps it new; absent where none is asked. Meaningless in [`Loaded`].
+    pub renewal: Option<Renewal>,
+}
+
+/// How the certificate of an ACME CA is kept in force.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Renewal {
+    /// What the CA is asked for; the certificate in force may be another one still.
+    pub names: Vec<String>,
+    pub directory: String,
+    /// When the CA is asked next; absent while it is being asked.
+    pub next: Option<SystemTime>,
+    /// When and why the last attempt failed; absent after one that did not.
+    pub error: Option<(SystemTime, String)>,
+    /// Attempts that have failed since the last that did not.
+    pub failures: u32,
 }
 
 /// A certificate with its key, checked against each other.
 #[derive(Debug)]
 pub struct Loaded {
     key: Arc<CertifiedKey>,
+    self_signed: bool,
     pub view: CertificateView,
 }
 
@@ -85,6 +102,11 @@ impl Certificates {
 
     pub fn view(&self) -> CertificateView {
         self.0.load().view.clone()
+    }
+
+    /// Whether it is the one that is made here.
+    pub fn is_self_signed(&self) -> bool {
+        self.0.load().self_signed
     }
 
     /// From the next handshake on; true where it is another certificate than before.
@@ -122,13 +144,24 @@ pub fn load_files(files: &TlsFiles, refuse_ended: bool) -> Result<Loaded, TlsErr
     let pem =
         fs::read(certificate).map_err(|source| TlsError::ReadCertificate { path: certificate.clone(), source })?;
     let key_pem = fs::read(key).map_err(|source| TlsError::ReadKey { path: key.clone(), source })?;
-    let chain = CertificateDer::pem_slice_iter(&pem)
+    let loaded = load_pem(&pem, &key_pem, files)?;
+    if loaded.view.until <= SystemTime::now() && refuse_ended {
+        let until = humantime::format_rfc3339_seconds(loaded.view.until).to_string();
+        return Err(TlsError::Ended { path: certificate.clone(), until });
+    }
+    Ok(loaded)
+}
+
+/// A chain and its key in PEM; `files` is where they come from, for what is said about them.
+pub fn load_pem(pem: &[u8], key_pem: &[u8], files: &TlsFiles) -> Result<Loaded, TlsError> {
+    let TlsFiles { certificate, key } = files;
+    let chain = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| TlsError::BadCertificate { path: certificate.clone(), why: e.to_string() })?;
     if chain.is_empty() {
         return Err(TlsError::NoCertificate(certificate.clone()));
     }
-    let private = PrivateKeyDer::from_pem_slice(&key_pem)
+    let private = PrivateKeyDer::from_pem_slice(key_pem)
         .map_err(|e| TlsError::BadKey { path: key.clone(), why: e.to_string() })?;
     let view = view(&chain[0], certificate.display().to_string())
         .map_err(|why| TlsError::BadCertificate { path: certificate.clone(), why })?;
@@ -136,11 +169,7 @@ pub fn load_files(files: &TlsFiles, refuse_ended: bool) -> Result<Loaded, TlsErr
         rustls::Error::InconsistentKeys(_) => TlsError::Mismatch { certificate: certificate.clone(), key: key.clone() },
         e => TlsError::BadKey { path: key.clone(), why: e.to_string() },
     })?;
-    if view.until <= SystemTime::now() && refuse_ended {
-        let until = humantime::format_rfc3339_seconds(view.until).to_string();
-        return Err(TlsError::Ended { path: certificate.clone(), until });
-    }
-    Ok(Loaded { key: Arc::new(key), view })
+    Ok(Loaded { key: Arc::new(key), self_signed: false, view })
 }
 
 /// The self-signed certificate kept in `folder`; made, or made anew shortly before its end.
@@ -151,11 +180,13 @@ pub fn load_self_signed(folder: &Path) -> Result<Loaded, TlsError> {
         && loaded.view.until > SystemTime::now() + RENEW_BEFORE
     {
         loaded.view.source = source;
+        loaded.self_signed = true;
         return Ok(loaded);
     }
     make_self_signed(folder, &files)?;
     let mut loaded = load_files(&files, false)?;
     loaded.view.source = source;
+    loaded.self_signed = true;
     Ok(loaded)
 }
 
@@ -248,6 +279,7 @@ fn view(der: &CertificateDer<'_>, source: String) -> Result<CertificateView, Str
         until: time(certificate.validity().not_after),
         fingerprint: digest.as_ref().iter().map(|b| format!("{b:02x}")).collect(),
         source,
+        renewal: None,
     })
 }
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use super::acme::{Contacts, Directory, HostNames};
 use super::form::{Choice, Count, Flag, Form, Item, Label, Rooms, Size, Speed, Time, Wrong};
 use super::place::{File, ListenAddress, Networks, OriginList, Socket, TcpPlace, UrlPath};
 use super::{AuthMode, Config, Level, Listen, Locale, Store, TlsFiles};
@@ -208,6 +209,39 @@ fn tls() -> Vec<Key<Draft>> {
             Reload,
             File,
             "The certificate's private key, in PEM. The user wschat must be able to read it."
+        ),
+        key!(
+            Draft,
+            "acme" = config.tls.acme.names,
+            Reload,
+            HostNames,
+            "DNS names for which the daemon gets a certificate from a CA by itself, and renews it (ACME, RFC 8555, by \
+             TLS-ALPN-01, RFC 8737); not together with certificate and key. To name one here is to agree to the CA's \
+             terms. The CA connects to port 443 of each name, which must lead to one of the listeners with TLS. Until \
+             the first certificate is there, a self-signed one serves."
+        ),
+        key!(
+            Draft,
+            "acme_contact" = config.tls.acme.contact,
+            Reload,
+            Contacts,
+            "Whom the CA may write to about the account."
+        ),
+        key!(
+            Draft,
+            "acme_directory" = config.tls.acme.directory,
+            Reload,
+            Directory,
+            "The CA: the address of its ACME directory. The default is Let's Encrypt; to try things out use its staging \
+             directory, https://acme-staging-v02.api.letsencrypt.org/directory, whose certificates no browser trusts."
+        ),
+        key!(
+            Draft,
+            "acme_ca_file" = config.tls.acme.ca_file,
+            Reload,
+            File,
+            "The root certificates, in PEM, that the directory's own certificate is checked against: for a private CA. \
+             Where it is \"\", they are the system's (Debian: the package ca-certificates)."
         ),
     ]
 }

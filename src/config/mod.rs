@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use crate::chat::id::RoomName;
 pub use crate::wire::text::Locale;
 
+mod acme;
 mod form;
 mod key;
 mod manual;
@@ -69,10 +70,36 @@ pub enum Address {
     Unix(PathBuf),
 }
 
-/// `certificate` and `key` are both set or both absent (self-signed).
+/// Where the certificate comes from: files, or a CA if [`Acme::names`] has any, never both; without
+/// either it is self-signed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tls {
     pub files: Option<TlsFiles>,
+    pub acme: Acme,
+}
+
+/// A CA that speaks ACME (RFC 8555), and what it is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acme {
+    /// DNS names in lower case, each once; empty: no CA is asked.
+    pub names: Vec<String>,
+    /// URLs with the scheme mailto.
+    pub contact: Vec<String>,
+    /// The URL of the CA's directory, with the scheme https.
+    pub directory: String,
+    /// PEM of the roots that the directory's own certificate is checked against; `None`: the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Default for Acme {
+    fn default() -> Self {
+        Acme {
+            names: Vec::new(),
+            contact: Vec::new(),
+            directory: "https://acme-v02.api.letsencrypt.org/directory".into(),
+            ca_file: None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

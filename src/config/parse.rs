@@ -29,6 +29,7 @@ pub(super) fn read(text: &str, base: &Path) -> Result<Config, Vec<Mistake>> {
     let listens = reader.root(tree.get_ref(), &mut draft);
     if errors.is_empty() {
         reader.check_tls(&mut draft, base);
+        reader.check_acme(&mut draft, base, &listens);
         draft.config.history.path = draft.config.history.path.take().map(|path| base.join(path));
         reader.check_auth(&mut draft, base);
         reader.check_listens(&listens, &draft);
@@ -222,6 +223,36 @@ impl Reader<'_> {
                 None
             }
         };
+    }
+
+    fn check_acme(&mut self, draft: &mut Draft, base: &Path, listens: &[(Listen, ListenPlace)]) {
+        let acme = &mut draft.config.tls.acme;
+        if let Some(path) = &mut acme.ca_file {
+            *path = base.join(&path);
+            if path.to_str().is_none()
+                && let Some(span) = self.between(&["tls.acme_ca_file"])
+            {
+                let what = "tls.acme_ca_file: this file lies in a folder whose name is not UTF-8".to_owned();
+                self.tell(span, what, None, None);
+            }
+        }
+        if draft.config.tls.acme.names.is_empty() {
+            return;
+        }
+        if (draft.certificate.is_some() || draft.key.is_some())
+            && let Some(span) = self.between(&["tls.acme", "tls.certificate", "tls.key"])
+        {
+            let what = "tls.acme: the certificate is to come from a CA, and from files as well".to_owned();
+            self.tell(span, what, Some("either acme, or certificate and key".into()), None);
+        }
+        if !listens.is_empty()
+            && !listens.iter().any(|(listen, _)| listen.tls)
+            && let Some(span) = self.between(&["tls.acme"])
+        {
+            let what = "tls.acme: no listener uses TLS, so a CA finds nobody to check a name with".to_owned();
+            let hint = "behind a proxy that does the TLS, the certificate is the proxy's".to_owned();
+            self.tell(span, what, Some("a [[listen]] with TLS that the world reaches at port 443".into()), Some(hint));
+        }
     }
 
     fn check_auth(&mut self, draft: &mut Draft, base: &Path) {

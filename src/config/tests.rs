@@ -161,6 +161,13 @@ fn what_must_hold_between_values() {
     refused("[limits]\nframe = \"1TiB\"\ntext = \"100KiB\"", &["limits.frame"]);
     refused("[auth]\nmode = \"token\"\nsecret_file = 5", &["auth.secret_file: this is an integer"]);
     refused("[tls]\ncertificate = 5\nkey = \"a.pem\"", &["tls.certificate: this is an integer"]);
+    let acme = "[tls]\nacme = [\"a.example\"]\n";
+    refused(
+        &format!("{acme}certificate = \"a.pem\"\nkey = \"b.pem\""),
+        &["tls.acme: the certificate is to come from a CA"],
+    );
+    refused(&format!("[[listen]]\naddress = \"/run/x\"\n{acme}"), &["tls.acme: no listener uses TLS"]);
+    assert_eq!(parse(acme).unwrap().tls.acme.names, ["a.example"]);
     refused("[paths]\njson = 5\ntext = \"/chat\"", &["paths.json"]);
 }
 
@@ -385,8 +392,11 @@ fn any_config() -> impl Strategy<Value = Config> {
             listens.into_iter().enumerate().map(listen).collect()
         }
     });
-    let tls = option::of((file(), file()))
-        .prop_map(|files| Tls { files: files.map(|(certificate, key)| TlsFiles { certificate, key }) });
+    let acme = (vec("[a-z]{1,9}[.][a-z]{2}", 0..2), vec("mailto:[a-z]{1,9}@[a-z]{1,9}", 0..3), option::of(file()));
+    let tls = (option::of((file(), file())), acme).prop_map(|(files, (names, contact, ca_file))| {
+        let files = files.filter(|_| names.is_empty()).map(|(certificate, key)| TlsFiles { certificate, key });
+        Tls { files, acme: Acme { names, contact, ca_file, ..Acme::default() } }
+    });
     let paths = vec(any::<bool>(), 5).prop_map(|on| {
         let path = |number: usize| on[number].then(|| format!("/p{number}/%41~"));
         Paths { page: path(0), json: path(1), text: path(2), echo: path(3), health: path(4) }
@@ -454,7 +464,7 @@ fn any_config() -> impl Strategy<Value = Config> {
     (listen, tls, paths, chat, auth, history, limits, timeouts, rest).prop_map(
         |(
             listen,
-            tls,
+            mut tls,
             paths,
             chat,
             auth,
@@ -463,6 +473,9 @@ fn any_config() -> impl Strategy<Value = Config> {
             timeouts,
             (grace, spread, socket, push_socket, metrics, (level, access)),
         )| {
+            if !listen.iter().any(|listen| listen.tls) {
+                tls.acme.names.clear();
+            }
             Config {
                 listen,
                 tls,

@@ -164,6 +164,18 @@ pub struct Certificate {
     pub until: String,
     pub fingerprint: String,
     pub source: String,
+    pub renewal: Option<Renewal>,
+}
+
+/// Absent fields: see the interface's description.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Renewal {
+    pub names: Vec<String>,
+    pub directory: String,
+    pub next: Option<String>,
+    pub failed: Option<String>,
+    pub error: Option<String>,
+    pub failures: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

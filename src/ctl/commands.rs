@@ -428,14 +428,26 @@ fn tls(daemon: &mut Daemon, out: &mut Output) -> Result<(), Failure> {
         }
     }
     let between = if out.terminal { ", " } else { "," };
-    out.pairs(&[
+    let mut pairs = vec![
         ("names", harmless(&certificate.names.join(between))),
         ("issuer", harmless(&certificate.issuer)),
         ("from", harmless(&certificate.from)),
         ("until", until),
         ("fingerprint", harmless(&certificate.fingerprint)),
         ("source", harmless(&certificate.source)),
-    ])
+    ];
+    if let Some(renewal) = &certificate.renewal {
+        pairs.push(("renewed_by", harmless(&renewal.directory)));
+        pairs.push(("renewed_for", harmless(&renewal.names.join(between))));
+        pairs.push(("renewed_at", renewal.next.as_deref().map_or("now".into(), harmless)));
+        if let (Some(failed), Some(error)) = (&renewal.failed, &renewal.error) {
+            pairs.push(("failures", renewal.failures.to_string()));
+            pairs.push(("failed_at", harmless(failed)));
+            let error = harmless(error);
+            pairs.push(("error", if out.terminal { out.styled(&error, DOUBTFUL) } else { error }));
+        }
+    }
+    out.pairs(&pairs)
 }
 
 fn ping(daemon: &mut Daemon, out: &mut Output) -> Result<(), Failure> {

@@ -11,7 +11,7 @@ use crate::net::gate::GateLimits;
 use crate::net::page::Page;
 use crate::tls::{self, Certificates, Loaded, TlsError};
 use crate::token::Tokens;
-use crate::{cli, systemd};
+use crate::{acme, cli, systemd};
 
 impl Daemon {
     /// All or nothing: with any mistake everything stays as it was, and the error says what it is.
@@ -51,6 +51,7 @@ impl Daemon {
         if !changed.is_empty() {
             self.apply(new).await;
         }
+        self.acme.follow(&self.shared.config.load(), self.certificates.as_ref());
         if let Some(tokens) = tokens {
             // Under the same name there may be another key.
             for key in tokens.changed(&self.shared.tokens.load()) {
@@ -69,8 +70,9 @@ impl Daemon {
         if !new.listen.iter().any(|listen| listen.tls) {
             return Ok(NewCertificate::Unused);
         }
-        let loaded = certificate(new, &self.state_dir, true)?;
-        if self.certificates.is_some() {
+        let in_force = self.certificates.is_some();
+        let Some(loaded) = certificate(new, &self.state_dir, in_force)? else { return Ok(NewCertificate::Same) };
+        if in_force {
             return Ok(NewCertificate::Next(loaded));
         }
         let certificates = Certificates::new(loaded);
@@ -92,7 +94,7 @@ impl Daemon {
                 self.certificates = None;
                 false
             }
-            (NewCertificate::Next(_), None) => false,
+            (NewCertificate::Same, _) | (NewCertificate::Next(_), None) => false,
         }
     }
 
@@ -113,6 +115,8 @@ impl Daemon {
 enum NewCertificate {
     /// No listener speaks TLS: nothing was read.
     Unused,
+    /// The one in force stays, until a CA has given another.
+    Same,
     /// There was one before.
     Next(Loaded),
     First(Arc<Certificates>, Arc<rustls::ServerConfig>),
@@ -140,10 +144,19 @@ fn in_words(reloaded: &Reloaded) -> String {
     if parts.is_empty() { "nothing has changed".into() } else { parts.join("; ") }
 }
 
-/// The certificate that the configuration names, or the self-signed one.
-pub(super) fn certificate(config: &Config, state_dir: &Path, refuse_ended: bool) -> Result<Loaded, TlsError> {
-    match &config.tls.files {
-        Some(files) => tls::load_files(files, refuse_ended),
-        None => tls::load_self_signed(&state_dir.join("tls")),
+/// The certificate that the configuration names, or the self-signed one. `in_force`: there is another
+/// that serves; then one that has ended is refused, and `None` means that the other stays until a CA has
+/// given one.
+pub(super) fn certificate(config: &Config, state_dir: &Path, in_force: bool) -> Result<Option<Loaded>, TlsError> {
+    if let Some(files) = &config.tls.files {
+        return tls::load_files(files, in_force).map(Some);
     }
+    let asks_a_ca = !config.tls.acme.names.is_empty();
+    if asks_a_ca && let Some(kept) = acme::kept(state_dir, &config.tls.acme) {
+        return Ok(Some(kept));
+    }
+    if asks_a_ca && in_force {
+        return Ok(None);
+    }
+    tls::load_self_signed(&state_dir.join("tls")).map(Some)
 }

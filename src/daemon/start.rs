@@ -18,6 +18,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::listeners::{Listeners, bind_metrics};
 use super::{Daemon, DaemonError, Signals, reload, status_line};
+use crate::acme::Keeper;
 use crate::admin::Admin;
 use crate::cli::exit;
 use crate::config::{Config, Store};
@@ -83,7 +84,7 @@ fn start(
         .map_err(io(format!("cannot make the state folder {}", state_dir.display())))?;
 
     let certificates = if config.listen.iter().any(|l| l.tls) {
-        Some(Certificates::new(reload::certificate(&config, &state_dir, false)?))
+        reload::certificate(&config, &state_dir, false)?.map(Certificates::new)
     } else {
         None
     };
@@ -115,6 +116,7 @@ fn start(
         state: state.clone(),
         access: AccessLog::default(),
         tls: ArcSwapOption::new(certificates.clone().map(tls::server_config).transpose()?),
+        challenges: Arc::default(),
         hub: hub_sender,
         next_id: AtomicU64::new(1),
         started,
@@ -198,9 +200,12 @@ fn start(
     if !journal::in_use() {
         greet(&pages, files.first().map(SocketFile::path));
     }
+    let mut acme = Keeper::new(state_dir.clone(), shared.challenges.clone());
+    acme.follow(&config, certificates.as_ref());
     let daemon = Daemon {
         shared,
         certificates,
+        acme,
         log_level,
         file,
         state_dir,
@@ -218,6 +223,9 @@ fn start(
     };
     let status = runtime.block_on(daemon.serve(signals));
     drop(files);
+    drop(_inside);
+    // A look-up of a name that is still under way could take longer than systemd waits.
+    runtime.shutdown_background();
     Ok(status)
 }
 

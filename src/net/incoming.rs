@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
@@ -12,7 +13,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
@@ -24,6 +25,7 @@ use super::io::Io;
 use super::session::Session;
 use super::socket::Socket;
 use super::worker::Worker;
+use crate::acme::Challenges;
 use crate::chat::id::ConnId;
 use crate::peer::{Counters, Peer};
 
@@ -99,11 +101,18 @@ async fn welcome(worker: &Rc<Worker>, incoming: Incoming) {
     let io = match secure(worker, &door, socket).await {
         Ok(Secured::Stream(io)) => io,
         Ok(Secured::PlainHttp(io)) => return http::redirect_to_tls(worker, io).await,
+        Ok(Secured::Challenge(io)) => {
+            tracing::debug!(address = %peer.ip(), "a CA has checked a name from {peer}");
+            return http::close(io).await;
+        }
         Ok(Secured::Broken(io, error)) => {
             tracing::debug!(address = %peer.ip(), "no TLS with {peer}: {error}");
             worker.note_refused(door.origin(peer.ip()), "tls", "handshake");
             // The alert has been written; what the other side still says must not turn it into a reset.
-            return http::close(io).await;
+            if let Some(io) = io {
+                http::close(io).await;
+            }
+            return;
         }
         Err(error) => {
             if error.kind() == io::ErrorKind::TimedOut {
@@ -126,8 +135,10 @@ enum Secured {
     Stream(Io),
     /// Plain HTTP on a TLS port.
     PlainHttp(Io),
+    /// A CA's, which the handshake alone has answered (RFC 8737, section 3).
+    Challenge(Io),
     /// What came was no TLS, or none that we speak.
-    Broken(Io, io::Error),
+    Broken(Option<Io>, io::Error),
 }
 
 async fn secure(worker: &Worker, door: &Door, socket: Socket) -> io::Result<Secured> {
@@ -141,12 +152,33 @@ async fn secure(worker: &Worker, door: &Door, socket: Socket) -> io::Result<Secu
         if socket.peek_byte().await?.is_some_and(|first| first != TLS_HANDSHAKE && first.is_ascii_uppercase()) {
             return Ok(Secured::PlainHttp(Io::plain(socket)));
         }
+        if worker.shared.challenges.under_way() {
+            return Ok(Box::pin(challenged(&worker.shared.challenges, &tls, socket)).await);
+        }
         Ok(match TlsAcceptor::from(tls).accept(socket).into_fallible().await {
             Ok(stream) => Secured::Stream(Io::tls(stream)),
-            Err((error, socket)) => Secured::Broken(Io::plain(socket), error),
+            Err((error, socket)) => Secured::Broken(Some(Io::plain(socket)), error),
         })
     };
     timeout(limit, accept).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// As any other handshake, for the minute in which one may be a CA's: what a client offers is looked at
+/// before it is answered. The ordinary configuration knows nothing of the CA's protocol and refuses it.
+async fn challenged(challenges: &Challenges, tls: &Arc<rustls::ServerConfig>, socket: Socket) -> Secured {
+    let mut acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), socket);
+    let start = match Pin::new(&mut acceptor).await {
+        Ok(start) => start,
+        Err(error) => return Secured::Broken(acceptor.take_io().map(Io::plain), error),
+    };
+    let answer = challenges.answer(&start.client_hello());
+    let proves = answer.is_some();
+    let config = answer.unwrap_or_else(|| tls.clone());
+    match start.into_stream(config).into_fallible().await {
+        Ok(stream) if proves => Secured::Challenge(Io::tls(stream)),
+        Ok(stream) => Secured::Stream(Io::tls(stream)),
+        Err((error, socket)) => Secured::Broken(Some(Io::plain(socket)), error),
+    }
 }
 
 async fn open(worker: &Rc<Worker>, upgrade: Upgrade, socket_place: Place) {

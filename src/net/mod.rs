@@ -23,6 +23,7 @@ use std::time::Instant;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::mpsc;
 
+use crate::acme::Challenges;
 use crate::config::Config;
 use crate::guest::GuestKey;
 use crate::hub::link::ToHub;
@@ -46,6 +47,8 @@ pub struct Shared {
     pub access: AccessLog,
     /// Absent until a listener speaks TLS.
     pub tls: ArcSwapOption<rustls::ServerConfig>,
+    /// Names that a CA checks just now.
+    pub challenges: Arc<Challenges>,
     pub hub: mpsc::Sender<ToHub>,
     /// The next connection's number.
     pub next_id: AtomicU64,

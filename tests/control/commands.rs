@@ -23,6 +23,7 @@ fn certificate() -> CertificateView {
         until: SystemTime::UNIX_EPOCH + Duration::from_secs(4_000_000_000),
         fingerprint: "ab12".into(),
         source: "/etc/wschat/cert.pem".into(),
+        renewal: None,
     }
 }
 

@@ -59,6 +59,13 @@ fn replies_have_the_declared_fields() {
             until: std::time::SystemTime::now(),
             fingerprint: "f".into(),
             source: "s".into(),
+            renewal: Some(wschat::tls::Renewal {
+                names: vec!["localhost".into()],
+                directory: "d".into(),
+                next: Some(std::time::SystemTime::now()),
+                error: Some((std::time::SystemTime::now(), "e".into())),
+                failures: 1,
+            }),
         }),
         ..some()
     };

@@ -2,6 +2,7 @@
 //! for each behaviour; what a message means to those who chat is tested elsewhere.
 
 mod access;
+mod acme;
 mod command_line;
 mod control;
 mod crowd;

@@ -117,6 +117,7 @@ fn a_new_certificate_is_for_new_handshakes_and_disturbs_nobody() {
             "until": "2200-01-01T00:00:00.000Z",
             "fingerprint": first.fingerprint,
             "source": daemon.folder().join("crt.pem"),
+            "renewal": null,
         })
     );
     assert_eq!(daemon.json(&["status"])["certificate_until"], "2200-01-01T00:00:00.000Z");

@@ -162,6 +162,17 @@ impl Desk<'_> {
             until: time(found.until),
             fingerprint: found.fingerprint,
             source: found.source,
+            renewal: found.renewal.map(|renewal| {
+                let (failed, error) = renewal.error.unzip();
+                api::Renewal {
+                    names: renewal.names,
+                    directory: renewal.directory,
+                    next: renewal.next.map(time),
+                    failed: failed.map(time),
+                    error,
+                    failures: renewal.failures,
+                }
+            }),
         });
         Ok(api::Tls { certificate })
     }

@@ -1,6 +1,7 @@
 //! What the tests of the whole daemon stand on: a daemon in a folder of its own, clients of its
 //! sockets, certificates, and a service manager that is none.
 
+pub mod ca;
 pub mod certificate;
 pub mod client;
 pub mod control;
