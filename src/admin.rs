@@ -22,6 +22,8 @@ use crate::chat::sanction::{Sanction, SanctionKind};
 use crate::log::{Health, LogCounts};
 use crate::peer::Peer;
 use crate::state::{Phase, State};
+use crate::stats::Stats;
+use crate::stats::cell::Queue;
 pub use crate::tls::CertificateView;
 
 /// The longest a call waits for its answer.
@@ -45,6 +47,7 @@ pub struct Admin {
     daemon: mpsc::Sender<DaemonRequest>,
     events: broadcast::Sender<Arc<Event>>,
     state: State,
+    stats: Arc<Stats>,
 }
 
 /// Answered by the hub's task.
@@ -193,6 +196,8 @@ pub struct Info {
     pub store: &'static str,
     /// Its file.
     pub store_path: Option<String>,
+    /// The most bytes that it is to have; absent where nothing bounds it.
+    pub store_max: Option<u64>,
 }
 
 /// What a reload did.
@@ -422,8 +427,26 @@ impl Admin {
         daemon: mpsc::Sender<DaemonRequest>,
         events: broadcast::Sender<Arc<Event>>,
         state: State,
+        stats: Arc<Stats>,
     ) -> Self {
-        Admin { hub, daemon, events, state }
+        Admin { hub, daemon, events, state, stats }
+    }
+
+    /// What the daemon counts of itself; read at once, nobody is asked.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// The requests that wait for the hub.
+    pub fn waiting(&self) -> Queue {
+        let queue = Queue::default();
+        queue.set(self.hub.max_capacity() - self.hub.capacity(), self.hub.max_capacity());
+        queue
+    }
+
+    /// Who watches events now.
+    pub fn watchers(&self) -> usize {
+        self.events.receiver_count()
     }
 
     pub fn phase(&self) -> Phase {

@@ -198,6 +198,7 @@ impl Daemon {
             clients_max: self.shared.gate.limits().clients,
             store: history.store.as_str(),
             store_path: history.database(&self.state_dir).map(|path| path.display().to_string()),
+            store_max: history.database(&self.state_dir).map(|_| history.max_size as u64).filter(|most| *most > 0),
         }
     }
 

@@ -45,6 +45,7 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Events(events) => self::events(events, &mut connect()?, &mut out),
         Command::Reload { tls } => reload(*tls, &mut connect()?, &mut out),
         Command::Tls => tls(&mut connect()?, &mut out),
+        Command::Stats(stats) => super::stats::stats(stats, &mut connect()?, &mut out),
         Command::Ping => ping(&mut connect()?, &mut out),
         Command::Version => version(connect(), &mut out),
         Command::Completions { shell } => completions(shell, &mut out),

@@ -12,6 +12,7 @@ mod man;
 mod moderation;
 mod output;
 mod rooms;
+mod stats;
 mod text;
 mod words;
 

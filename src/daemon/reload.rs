@@ -1,6 +1,7 @@
 //! Reading the configuration, the certificate and the keys of tokens again while everything runs.
 
 use std::path::Path;
+use std::time::SystemTime;
 
 use super::Daemon;
 use crate::admin::Reloaded;
@@ -17,6 +18,7 @@ impl Daemon {
     pub(super) async fn reload(&mut self, tls_only: bool) -> Result<Reloaded, String> {
         systemd::reloading();
         let outcome = self.try_reload(tls_only).await;
+        self.shared.stats.config.reloaded(outcome.is_ok(), SystemTime::now());
         systemd::ready(&super::status_line(self.counts().await.as_ref()));
         let reloaded = outcome?;
         let words = in_words(&reloaded);

@@ -30,6 +30,7 @@ use super::session::{Kind, Offered};
 use super::worker::Worker;
 use crate::config::Config;
 use crate::state::Phase;
+use crate::stats::Failure;
 use crate::token::TokenError;
 
 /// A request's head may have this many bytes and this many lines.
@@ -87,6 +88,10 @@ pub async fn serve(
     let service = service_fn(|request: Request<Body>| {
         answered.set(answered.get() + 1);
         let mut answer = room.answer(&request, &granted);
+        worker.stats.answered(answer.status().as_u16());
+        if let Some(failure) = answer.extensions().get::<Failure>() {
+            worker.stats.failed(*failure);
+        }
         let upgraded = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
         if !upgraded && (answered.get() >= REQUESTS || worker.shared.state.phase() >= Phase::Stopping) {
             answer = close_after(answer);
@@ -132,13 +137,23 @@ pub async fn serve(
             return Some(Upgrade { io, read: parts.read_buf, kind, address, port, origin, agent, place, offered });
         }
         (Some(Err(error)), _) if error.is_timeout() && answered.get() == 0 => {
+            worker.stats.answered(408);
+            worker.stats.failed(Failure::RequestTimeout);
             let late = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
             // The answer is a courtesy; the connection ends either way.
             let _ = timeout(CLOSE_WAIT, io.write_all(late)).await;
         }
-        (Some(Err(error)), _) => tracing::debug!(address = %peer.ip(), "no HTTP with {peer}: {error}"),
+        (Some(Err(error)), _) => {
+            if error.is_parse() {
+                // hyper has answered it by itself.
+                worker.stats.answered(if error.is_parse_too_large() { 431 } else { 400 });
+                worker.stats.failed(Failure::BadRequest);
+            }
+            tracing::debug!(address = %peer.ip(), "no HTTP with {peer}: {error}");
+        }
         (Some(Ok(())), None) => {}
         (None, _) => {
+            worker.stats.failed(Failure::Stalled);
             // It would not read an end in good order, either.
             tracing::debug!(address = %peer.ip(), "{peer} reads no answers");
             return None;
@@ -164,6 +179,8 @@ pub async fn redirect_to_tls(worker: &Worker, io: Io) {
             None => text(StatusCode::BAD_REQUEST, "This port speaks TLS: use https:// or wss://.\n"),
         };
         answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        worker.stats.answered(answer.status().as_u16());
+        worker.stats.failed(Failure::PlainHttp);
         ready(Ok::<_, Infallible>(answer))
     });
     let mut connection = http1::Builder::new()
@@ -290,20 +307,22 @@ impl Room<'_> {
             answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
             return Err(Box::new(close_after(answer)));
         }
-        let key = headers::websocket_key(request.version(), all).map_err(|e| Box::new(bad_handshake(e)))?;
+        let key = headers::websocket_key(request.version(), all)
+            .map_err(|e| Box::new(failed(Failure::BadRequest, bad_handshake(e))))?;
         if !headers::origin_allowed(all, &self.config.chat.allowed_origins) {
             let why = "Pages of this origin may not connect; the operator can list it in chat.allowed_origins.\n";
-            return Err(Box::new(text(StatusCode::FORBIDDEN, why)));
+            return Err(Box::new(failed(Failure::Origin, text(StatusCode::FORBIDDEN, why))));
         }
         if self.worker.shared.state.phase() != Phase::Serving {
-            return Err(Box::new(unavailable("The server is going down; try again in a moment.\n", RETRY)));
+            let answer = unavailable("The server is going down; try again in a moment.\n", RETRY);
+            return Err(Box::new(failed(Failure::Draining, answer)));
         }
         let forwarded =
             if self.door.trusts(self.peer.ip()) { headers::forwarded(all, &self.door.trusted_proxies) } else { None };
         if forwarded.is_none() && self.door.trusts(self.peer.ip()) && headers::is_forwarded(all) {
             // Never taken for the proxy itself, which no limit holds.
             let why = "The forwarded address (X-Forwarded-For, X-Real-IP) cannot be read; mend the proxy.\n";
-            return Err(Box::new(text(StatusCode::BAD_REQUEST, why)));
+            return Err(Box::new(failed(Failure::Forwarded, text(StatusCode::BAD_REQUEST, why))));
         }
         let limited = match forwarded {
             Some(address) => Some(address),
@@ -349,6 +368,12 @@ impl Room<'_> {
     }
 }
 
+/// Notes beside an answer why there is no WebSocket; it is counted, not sent.
+fn failed(why: Failure, mut answer: Answer) -> Answer {
+    answer.extensions_mut().insert(why);
+    answer
+}
+
 fn text(status: StatusCode, body: &str) -> Answer {
     let mut answer = Response::new(Full::new(Bytes::copy_from_slice(body.as_bytes())));
     *answer.status_mut() = status;
@@ -388,9 +413,16 @@ fn upgrade_required(why: &str) -> Answer {
 
 fn refuse(refusal: Refusal) -> Answer {
     match refusal {
-        Refusal::TooFast { retry } => too_many("This address connects too often; wait a little.\n", retry),
-        Refusal::TooManyOfAddress => too_many("This address has too many connections open.\n", RETRY),
-        Refusal::TooMany => unavailable("The server has as many connections as it can hold; try again.\n", RETRY),
+        Refusal::TooFast { retry } => {
+            failed(Failure::Rate, too_many("This address connects too often; wait a little.\n", retry))
+        }
+        Refusal::TooManyOfAddress => {
+            failed(Failure::Address, too_many("This address has too many connections open.\n", RETRY))
+        }
+        Refusal::TooMany => {
+            let why = "The server has as many connections as it can hold; try again.\n";
+            failed(Failure::Full, unavailable(why, RETRY))
+        }
     }
 }
 

@@ -25,6 +25,7 @@ use super::socket::Socket;
 use super::worker::Worker;
 use crate::chat::id::ConnId;
 use crate::peer::{Counters, Peer};
+use crate::stats::Failure;
 
 /// Held for each connection while it lives, so it is small; larger messages grow their own buffer.
 const READ_BUFFER: usize = 512;
@@ -94,11 +95,16 @@ async fn welcome(worker: &Rc<Worker>, incoming: Incoming) {
         Ok(Secured::Stream(io)) => io,
         Ok(Secured::PlainHttp(io)) => return http::redirect_to_tls(worker, io).await,
         Ok(Secured::Broken(io, error)) => {
+            worker.stats.failed(Failure::Tls);
             tracing::debug!(address = %peer.ip(), "no TLS with {peer}: {error}");
             // The alert has been written; what the other side still says must not turn it into a reset.
             return http::close(io).await;
         }
-        Err(error) => return tracing::debug!(address = %peer.ip(), "no TLS with {peer}: {error}"),
+        Err(error) => {
+            let late = error.kind() == io::ErrorKind::TimedOut;
+            worker.stats.failed(if late { Failure::TlsTimeout } else { Failure::Tls });
+            return tracing::debug!(address = %peer.ip(), "no TLS with {peer}: {error}");
+        }
     };
     let Some(upgraded) = Box::pin(http::serve(worker, io, &door, peer, refusal)).await else { return };
     open(worker, upgraded, place).await;
@@ -167,5 +173,5 @@ async fn open(worker: &Rc<Worker>, upgrade: Upgrade, socket_place: Place) {
     let ws = WebSocketStream::from_partially_read(io, read.to_vec(), Role::Server, Some(limits)).await;
     let session = Session::new(kind, offered, worker.now(), &config);
     tracing::debug!(client = id.0, address = %peer.address, "client {id} has connected from {}", peer.address);
-    worker.adopt(Conn::new(peer, ws, session, [Some(socket_place), Some(place)]));
+    worker.adopt(Conn::new(peer, ws, session, [Some(socket_place), Some(place)], worker.stats.clone()));
 }

@@ -20,6 +20,7 @@ use super::gate::{Entry, Gate};
 use super::incoming::{Accepted, Door, Incoming};
 use crate::config::{Address, Listen};
 use crate::state::{Phase, State};
+use crate::stats::Stats;
 
 /// Connections that the kernel holds until they are accepted; it cuts this at net.core.somaxconn.
 const BACKLOG: i32 = 4096;
@@ -184,7 +185,13 @@ fn explain(address: &Address, source: io::Error) -> ListenError {
 }
 
 /// Accepts until the daemon stops, and hands the sockets to the workers in turn.
-pub async fn accept(listener: Listener, gate: Arc<Gate>, workers: Vec<mpsc::Sender<Incoming>>, state: State) {
+pub async fn accept(
+    listener: Listener,
+    gate: Arc<Gate>,
+    workers: Vec<mpsc::Sender<Incoming>>,
+    state: State,
+    stats: Arc<Stats>,
+) {
     let Listener { socket, door, address } = listener;
     let source = match socket {
         Listening::Tcp(l) => TcpListener::from_std(l).map(Source::Tcp),
@@ -217,9 +224,11 @@ pub async fn accept(listener: Listener, gate: Arc<Gate>, workers: Vec<mpsc::Send
         };
         resting = false;
         let Entry::Place(place, refusal) = gate.socket(limited(&door, &socket)) else {
+            stats.door.reset.add(1);
             close_at_once(socket);
             continue;
         };
+        stats.door.accepted.add(1);
         turn = (turn + 1) % workers.len();
         let incoming = Incoming { socket, door: door.clone(), place, refusal };
         // A worker that is behind makes new connections wait, in the kernel's queue.

@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::guest::GuestKey;
 use crate::hub::link::ToHub;
 use crate::state::State;
+use crate::stats::Stats;
 use crate::token::Tokens;
 use gate::Gate;
 use page::Page;
@@ -41,6 +42,7 @@ pub struct Shared {
     /// What tokens are checked with; replaced whole by a reload.
     pub tokens: ArcSwap<Tokens>,
     pub state: State,
+    pub stats: Arc<Stats>,
     /// Absent where no listener speaks TLS.
     pub tls: Option<Arc<rustls::ServerConfig>>,
     pub hub: mpsc::Sender<ToHub>,

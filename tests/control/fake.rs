@@ -26,6 +26,7 @@ use wschat::control::server::{Access, serve};
 use wschat::log::{Health, LogCounts};
 use wschat::peer::{Counters, Peer};
 use wschat::state::{Phase, State};
+use wschat::stats::Stats;
 
 pub use crate::store::Stream;
 
@@ -134,7 +135,7 @@ impl Daemon {
                     let (daemon, daemon_inbox) = mpsc::channel(256);
                     let state = State::default();
                     state.advance(Phase::Serving);
-                    let admin = Admin::new(hub, daemon, events, state);
+                    let admin = Admin::new(hub, daemon, events, state, Stats::new(2));
                     let (control, _control) =
                         bind::bind(&place.join(Access::Control.file_name()), SOCKET_MODE, None).unwrap();
                     let (push, _push) = bind::bind(&place.join(Access::Push.file_name()), SOCKET_MODE, None).unwrap();
@@ -312,7 +313,14 @@ async fn hub_task(mut inbox: mpsc::Receiver<HubRequest>, world: Arc<Mutex<World>
                         None => Health::Good,
                         Some(why) => Health::Failing { why: why.clone(), since: SystemTime::now() },
                     },
-                    log: LogCounts { commits: 3, entries: 5, refused: 1, waiting: 2, bytes: 4096 },
+                    log: LogCounts {
+                        commits: 3,
+                        entries: 5,
+                        refused: 1,
+                        waiting: 2,
+                        bytes: 4096,
+                        ..LogCounts::default()
+                    },
                 });
             }
             HubRequest::Clients { filter, after, scan, reply } => {
@@ -415,6 +423,7 @@ async fn daemon_task(mut inbox: mpsc::Receiver<DaemonRequest>, world: Arc<Mutex<
                     clients_max: 100,
                     store: "sqlite",
                     store_path: Some("/var/lib/wschat/history.db".into()),
+                    store_max: Some(8 << 30),
                 });
             }
             DaemonRequest::Reload { tls_only, reply } => {

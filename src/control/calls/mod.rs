@@ -8,6 +8,7 @@ mod daemon;
 mod history;
 mod moderation;
 mod rooms;
+mod stats;
 
 use std::io;
 use std::sync::Arc;
@@ -156,6 +157,7 @@ impl Desk<'_> {
             (api::CONTROL, "MintToken") => replies.last(&self.token(with).await?).await?,
             (api::CONTROL, "Events") => return self.events(with, replies),
             (api::CONTROL, "Reload") => replies.last(&self.reload(with).await?).await?,
+            (api::CONTROL, "Stats") => replies.last(&self.stats(with).await?).await?,
             (api::CONTROL, "Tls") => replies.last(&self.tls(with).await?).await?,
             (api::CONTROL, "Ping") => {
                 with.end()?;
