@@ -106,7 +106,7 @@ fn lines(metric: &Metric) -> Vec<(String, String)> {
 fn short(name: &str) -> String {
     let name = name.strip_prefix("wschat_").unwrap_or(name);
     let name = name.strip_suffix("_total").unwrap_or(name);
-    harmless(["_seconds", "_bytes"].iter().find_map(|unit| name.strip_suffix(unit)).unwrap_or(name))
+    harmless(name.strip_suffix("_seconds").unwrap_or(name))
 }
 
 fn number(metric: &Metric, value: f64) -> String {

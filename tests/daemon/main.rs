@@ -13,6 +13,8 @@ mod kick;
 mod listeners;
 mod metrics;
 mod moderation;
+mod monitoring;
+mod numbers;
 mod reload;
 mod shutdown;
 mod support;

@@ -16,6 +16,7 @@ use rustls::{
 };
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocket};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
@@ -490,6 +491,11 @@ impl Chat {
     /// reads.
     pub fn closing(self) -> JoinHandle<(Option<Value>, Closed)> {
         std::thread::spawn(|| self.closed_within(None))
+    }
+
+    /// Begins to close with a code of its own.
+    pub fn send_close(&mut self, code: u16) {
+        self.ws.close(Some(CloseFrame { code: code.into(), reason: "".into() })).expect("it is open");
     }
 
     /// Asks to go, and waits until both sides have closed.
