@@ -123,7 +123,7 @@ table! {
     }
     Latency {
         ACK "wschat_ack_latency_seconds" Histogram []
-            "From the hub hearing a message for a room, through its commit, to its acknowledgement going to the worker.";
+            "From the hub hearing a message for a room, through its commit, to its acknowledgement (the text dialect has none) and the message itself going to the workers.";
         FANOUT "wschat_fanout_latency_seconds" Histogram []
             "From the hub's order to publish, to the last member of the room on a worker having been given it; one for each worker.";
     }

@@ -71,7 +71,12 @@ pub fn python(program: &str, input: &str) -> Option<String> {
 /// The names of metrics in a text, as the table has them.
 fn named(text: &str) -> BTreeSet<&str> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    words.filter(|word| word.starts_with("wschat_") || word.starts_with("process_")).map(row).collect()
+    let is_metric = |word: &&str| {
+        let rest = word.strip_prefix("wschat_").or_else(|| word.strip_prefix("process_"));
+        // Of a package's name the version follows.
+        rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()))
+    };
+    words.filter(is_metric).map(row).collect()
 }
 
 /// Of a histogram's series the histogram.
