@@ -231,19 +231,25 @@ fn sockets_that_are_reset_unread_are_counted() {
 #[test]
 fn slow_readers_and_those_who_say_too_much_are_counted() {
     let daemon =
-        Daemon::plain("[limits]\nrate = \"2000/s\"\nburst = 2000\noutbox = \"64KiB\"\n[history]\nstore = \"memory\"\n");
+        Daemon::plain("[limits]\nrate = \"2000/s\"\nburst = 2000\noutbox = \"1MiB\"\n[history]\nstore = \"memory\"\n");
     let mut speaker = daemon.chat("speaker");
-    let slow = daemon.chat("slow");
     let text = "x".repeat(4000);
-    until("the one who does not read is closed", || {
-        for _ in 0..200 {
-            speaker.say(&text);
-        }
-        let found = Numbers::of(&daemon);
-        (found.get("wschat_slow_readers_total") == 1.0).then_some(())
-    });
-    drop(slow);
+    let mut says_until = |what: &str, holds: &dyn Fn(&Numbers) -> bool| {
+        until(what, || {
+            for _ in 0..50 {
+                speaker.say(&text);
+            }
+            holds(&Numbers::of(&daemon)).then_some(())
+        });
+    };
+    let absent = daemon.chat("absent");
+    says_until("something waits", &|numbers| numbers.get("wschat_outbox_bytes") > 0.0);
+    drop(absent);
     numbers(&daemon, "nothing waits for one who has gone", |numbers| numbers.get("wschat_outbox_bytes") == 0.0);
+    let slow = daemon.chat("slow");
+    says_until("the one who does not read is closed", &|numbers| numbers.get("wschat_slow_readers_total") == 1.0);
+    drop(slow);
+    numbers(&daemon, "nothing waits for one who was closed", |numbers| numbers.get("wschat_outbox_bytes") == 0.0);
 
     let strict = Daemon::plain("[limits]\nrate = \"1/s\"\nburst = 1\n");
     let mut fast = strict.chat("fast");
