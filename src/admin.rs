@@ -24,6 +24,8 @@ use crate::config::Level as LogLevel;
 use crate::log::{Health, LogCounts};
 use crate::peer::Peer;
 use crate::state::{Phase, State};
+use crate::stats::Stats;
+use crate::stats::cell::Queue;
 pub use crate::tls::CertificateView;
 pub use event::{Event, EventKind};
 
@@ -53,6 +55,7 @@ pub struct Admin {
     daemon: mpsc::Sender<DaemonRequest>,
     events: broadcast::Sender<Arc<Event>>,
     state: State,
+    stats: Arc<Stats>,
 }
 
 /// Answered by the hub's task.
@@ -239,6 +242,8 @@ pub struct Info {
     pub store_path: Option<String>,
     /// Present while draining.
     pub drain: Option<DrainView>,
+    /// The most bytes that it is to have; absent where nothing bounds it.
+    pub store_max: Option<u64>,
 }
 
 /// What a reload did.
@@ -389,8 +394,26 @@ impl Admin {
         daemon: mpsc::Sender<DaemonRequest>,
         events: broadcast::Sender<Arc<Event>>,
         state: State,
+        stats: Arc<Stats>,
     ) -> Self {
-        Admin { hub, daemon, events, state }
+        Admin { hub, daemon, events, state, stats }
+    }
+
+    /// What the daemon counts of itself; read at once, nobody is asked.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// The requests that wait for the hub.
+    pub fn waiting(&self) -> Queue {
+        let queue = Queue::default();
+        queue.set(self.hub.max_capacity() - self.hub.capacity(), self.hub.max_capacity());
+        queue
+    }
+
+    /// Who watches events now.
+    pub fn watchers(&self) -> usize {
+        self.events.receiver_count()
     }
 
     pub fn phase(&self) -> Phase {

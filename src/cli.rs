@@ -212,6 +212,8 @@ fn sections() -> Roff {
         roman("(5), "),
         bold("wschatctl"),
         roman("(1), "),
+        bold("wschat-metrics"),
+        roman("(7), "),
         bold("systemctl"),
         roman("(1)"),
     ]);

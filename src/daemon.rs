@@ -264,6 +264,7 @@ impl Daemon {
             store: history.store.as_str(),
             store_path: history.database(&self.state_dir).map(|path| path.display().to_string()),
             drain: self.drain_view(),
+            store_max: history.database(&self.state_dir).map(|_| history.max_size as u64).filter(|most| *most > 0),
         }
     }
 

@@ -19,6 +19,7 @@ pub mod peer;
 pub mod receipt;
 pub mod sanctions;
 pub mod state;
+pub mod stats;
 pub mod systemd;
 pub mod tls;
 pub mod token;

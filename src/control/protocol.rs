@@ -10,10 +10,12 @@ use serde::{Deserialize, Serialize};
 mod drain;
 mod moderation;
 mod refusal;
+mod stats;
 
 pub use drain::*;
 pub use moderation::*;
 pub use refusal::Refusal;
+pub use stats::*;
 
 /// The operators' interface.
 pub const CONTROL: &str = "org.wschat.Control";

@@ -257,6 +257,7 @@ impl Connection {
                     false => continue,
                 },
                 Err(broadcast::error::RecvError::Lagged(missed)) => {
+                    self.admin.stats().events_missed.add(missed);
                     Watched { missed: Some(missed), ..Watched::default() }
                 }
                 Err(broadcast::error::RecvError::Closed) => return Ok(()),
@@ -387,6 +388,7 @@ mod tests {
     use crate::admin::{Closed, DaemonRequest, HubRequest};
     use crate::chat::id::ConnId;
     use crate::state::State;
+    use crate::stats::Stats;
     use tokio::sync::mpsc;
 
     struct Table {
@@ -399,7 +401,7 @@ mod tests {
     fn connected() -> Table {
         let (hub_queue, hub) = mpsc::channel(4);
         let (daemon_queue, _daemon) = mpsc::channel(4);
-        let admin = Admin::new(hub_queue, daemon_queue, broadcast::channel(4).0, State::default());
+        let admin = Admin::new(hub_queue, daemon_queue, broadcast::channel(4).0, State::default(), Stats::new(1));
         let (caller, stream) = UnixStream::pair().unwrap();
         let (_close, closing) = watch::channel(false);
         let who = Caller { uid: 0, gid: 0, pid: 0 };

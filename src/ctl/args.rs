@@ -115,6 +115,10 @@ pub enum Command {
     },
     /// Show the certificate in force
     Tls,
+    /// Show the numbers that the daemon keeps of itself
+    ///
+    /// What they mean is in wschat-metrics(7).
+    Stats(Stats),
     /// Check that the daemon answers
     Ping,
     /// Show the versions of this command and of the daemon
@@ -433,6 +437,24 @@ pub struct Token {
 pub enum BanTarget {
     Ip(String),
     User(String),
+}
+
+#[derive(Debug, Args)]
+pub struct Stats {
+    /// Only metrics of these names, or whose names begin so
+    #[arg(value_name = "NAME", conflicts_with = "prometheus")]
+    pub names: Vec<String>,
+    /// Print the text that Prometheus reads, OpenMetrics; no listener is needed for it
+    #[arg(long, conflicts_with = "json")]
+    pub prometheus: bool,
+}
+
+impl Stats {
+    /// With or without what all names begin with.
+    pub fn wants(&self, name: &str) -> bool {
+        let short = name.strip_prefix("wschat_").unwrap_or(name);
+        self.names.is_empty() || self.names.iter().any(|wanted| name.starts_with(wanted) || short.starts_with(wanted))
+    }
 }
 
 /// The word for what does not end by itself.

@@ -48,6 +48,7 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Reload { tls } => reload(*tls, &mut connect()?, &mut out),
         Command::LogLevel { level } => log_level::run(level.as_deref(), &mut connect()?, &mut out),
         Command::Tls => tls(&mut connect()?, &mut out),
+        Command::Stats(stats) => super::stats::stats(stats, &mut connect()?, &mut out),
         Command::Ping => ping(&mut connect()?, &mut out),
         Command::Version => version(connect(), &mut out),
         Command::Completions { shell } => completions(shell, &mut out),

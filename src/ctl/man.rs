@@ -58,7 +58,14 @@ pub fn page() -> String {
         tagged(&mut roff, [bold(*command)], meaning);
     }
     roff.control("SH", ["SEE ALSO"]);
-    roff.text([bold("wschat"), roman("(8), "), bold("wschat.toml"), roman("(5)")]);
+    roff.text([
+        bold("wschat"),
+        roman("(8), "),
+        bold("wschat.toml"),
+        roman("(5), "),
+        bold("wschat-metrics"),
+        roman("(7)"),
+    ]);
     // The third argument is the date of the last change; the version says as much.
     let title = format!(".TH WSCHATCTL 1 \"\" \"wschatctl {}\" \"User Commands\"\n", env!("CARGO_PKG_VERSION"));
     let page = roff.render();
@@ -182,7 +189,7 @@ as escapes. Colours appear only on a terminal, and not where NO_COLOR is set.
 
 With --json exactly one JSON document is printed, with the members that the columns are named by: list prints \
 {\"clients\":[...]}, show {\"client\":{...}}, rooms {\"rooms\":[...]}, room show {\"room\":{...}}, tls \
-{\"certificate\":{...}}, list --count {\"count\":N}, history \
+{\"certificate\":{...}}, stats {\"metrics\":[...]}, list --count {\"count\":N}, history \
 {\"room\":...,\"epoch\":...,\"messages\":[...],\"more\":...}, ban list {\"bans\":[...]}, mute list {\"mutes\":[...]}, token \
 {\"token\":...,\"expires\":...}. events and history --follow print one object a line. Times are RFC 3339 in UTC, \
 durations are seconds, sizes are bytes; lists are always arrays, what is absent is null. Later versions only add \
@@ -231,6 +238,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("wschatctl drain --over 10m --wait", "Empty the daemon before its machine is taken away."),
     ("wschatctl ban add ip:192.0.2.0/24 --for 2h", "Let nobody in from this network for two hours."),
     ("wschatctl history lobby --follow", "Read along."),
+    ("wschatctl stats ack_latency fanout_latency", "How long messages take."),
     ("wschatctl kick --all --reconnect --yes", "Have everyone connect anew."),
     ("wschatctl notice --level warn \"Down for repairs at noon\"", "Tell everyone."),
     ("wschatctl events --type connect,disconnect --json", "Follow who comes and goes, for a program."),

@@ -15,6 +15,7 @@ mod man;
 mod moderation;
 mod output;
 mod rooms;
+mod stats;
 mod text;
 mod words;
 

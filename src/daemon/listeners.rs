@@ -21,6 +21,7 @@ use crate::net::gate::Gate;
 use crate::net::incoming::{Accepted, Door, Incoming};
 use crate::net::listen::{self, Listener};
 use crate::state::{Phase, State};
+use crate::stats::Stats;
 use crate::systemd;
 
 /// What listens.
@@ -29,6 +30,7 @@ pub(super) struct Listeners {
     metrics: Option<MetricsListener>,
     gate: Arc<Gate>,
     state: State,
+    stats: Arc<Stats>,
     admin: Admin,
     /// Where accepted sockets go. The workers end once nobody has such an end any more.
     workers: Vec<mpsc::Sender<Incoming>>,
@@ -67,8 +69,8 @@ enum NextMetrics {
 
 impl Listeners {
     pub(super) fn new(shared: &Shared, workers: Vec<mpsc::Sender<Incoming>>, admin: Admin) -> Self {
-        let (gate, state) = (shared.gate.clone(), shared.state.clone());
-        Listeners { open: Vec::new(), metrics: None, gate, state, admin, workers }
+        let (gate, state, stats) = (shared.gate.clone(), shared.state.clone(), shared.stats.clone());
+        Listeners { open: Vec::new(), metrics: None, gate, state, stats, admin, workers }
     }
 
     /// Binds what `new` wants and what is not there yet. Nothing that is in force is touched.
@@ -155,9 +157,9 @@ impl Listeners {
         systemd::keep(&systemd::listener_name(&listener.address), &listener.socket);
         tracing::info!(listen = listener.address, "listening on {}", describe(&listener));
         let (listener, (close, closed)) = (Arc::new(listener), oneshot::channel());
-        let accept =
-            listen::accept(listener.clone(), self.gate.clone(), self.workers.clone(), self.state.clone(), closed);
-        tokio::spawn(accept);
+        let (gate, workers) = (self.gate.clone(), self.workers.clone());
+        let (state, stats) = (self.state.clone(), self.stats.clone());
+        tokio::spawn(listen::accept(listener.clone(), gate, workers, state, stats, closed));
         self.open.push(Open { listener, close });
     }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::Daemon;
 use crate::admin::Reloaded;
@@ -18,6 +19,7 @@ impl Daemon {
     pub(super) async fn reload(&mut self, tls_only: bool) -> Result<Reloaded, String> {
         systemd::reloading();
         let outcome = self.try_reload(tls_only).await;
+        self.shared.stats.config.reloaded(outcome.is_ok(), SystemTime::now());
         systemd::ready(&super::status_line(self.counts().await.as_ref(), self.drain_view().as_ref()));
         let reloaded = outcome?;
         let words = in_words(&reloaded);

@@ -35,6 +35,7 @@ use crate::net::page::Page;
 use crate::net::{AccessLog, Shared, worker};
 use crate::sanctions::Saver;
 use crate::state::{Phase, State};
+use crate::stats::Stats;
 use crate::tls::{self, Certificates};
 use crate::token::Tokens;
 use crate::{journal, sanctions, systemd};
@@ -108,7 +109,9 @@ fn start(
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let (hub_sender, from_workers) = mpsc::channel(link::TO_HUB);
     let guest_key = || GuestKey::load(&state_dir).map_err(io("guests cannot be told apart".into()));
+    let stats = Stats::new(workers);
     let shared = Arc::new(Shared {
+        stats: stats.clone(),
         page: ArcSwap::from_pointee(Page::new(config.paths.json.as_deref().unwrap_or_default())),
         gate: Gate::new(GateLimits::new(&config.limits, descriptors)),
         guests: guest_key()?,
@@ -144,18 +147,20 @@ fn start(
         sanctions: sanctions::load(&state_dir).map_err(lost)?,
         guests: guest_key()?,
     };
-    let hub_task = HubTask::new(&config, rng.random(), kept, inboxes, events.clone(), started);
+    let hub_task = HubTask::new(&config, rng.random(), kept, inboxes, events.clone(), started, stats.clone());
     let (operators, from_operators) = mpsc::channel(OPERATORS);
     let (orders, from_daemon) = mpsc::channel(ORDERS);
     let inboxes = Inboxes { workers: from_workers, operators: from_operators, daemon: from_daemon };
+    let counted = stats.clone();
     threads.push(thread("wschat-hub".into(), move || {
+        counted.hub.thread.begin();
         let runtime = Builder::new_current_thread().enable_time().build()?;
         runtime.block_on(hub_task.run(inboxes));
         Ok(())
     })?);
 
     let (daemon_requests, requests) = mpsc::channel(OPERATORS);
-    let admin = Admin::new(operators, daemon_requests, events, state.clone());
+    let admin = Admin::new(operators, daemon_requests, events, state.clone(), stats.clone());
     let mut files: Vec<SocketFile> = Vec::new();
     let mut servers = Vec::new();
     for (listener, socket_file, access) in control {

@@ -56,6 +56,8 @@ pub enum ToWorker {
         room: RoomId,
         frame: Encoded,
         instead: Option<(ConnId, Option<Bytes>)>,
+        /// When the hub decided it, since the start of the daemon.
+        at: Duration,
         receipt: Option<Arc<Receipt>>,
     },
     /// To all that have been welcomed.

@@ -4,6 +4,7 @@
 //! holds which connection, encodes each event once, and sends it once to each worker that has
 //! members. It opens no socket and reads no configuration file.
 
+mod acks;
 mod encode;
 pub mod link;
 mod operators;
@@ -30,7 +31,9 @@ use crate::log::{Health, Log, Retention};
 use crate::peer::{Peer, network};
 use crate::receipt::Receipt;
 use crate::sanctions::{Saved, Saver};
+use crate::stats::Stats;
 use crate::wire::close;
+use acks::Acks;
 use encode::Encoder;
 use link::{BATCH_BYTES, BATCH_INPUTS, End, ToHub, ToWorker};
 use pages::{Abandoned, Pages};
@@ -68,6 +71,8 @@ pub struct HubTask {
     health: watch::Receiver<Health>,
     asked: operators::Asked,
     pages: Pages,
+    stats: Arc<Stats>,
+    acks: Acks,
 }
 
 /// What outlasts a restart, and what it was before this one.
@@ -121,6 +126,7 @@ impl HubTask {
         workers: Vec<mpsc::Sender<Vec<ToWorker>>>,
         events: broadcast::Sender<Arc<Event>>,
         started: Instant,
+        stats: Arc<Stats>,
     ) -> Self {
         let Kept { log, saver, sanctions, guests } = kept;
         HubTask {
@@ -139,6 +145,8 @@ impl HubTask {
             rate: Rate::default(),
             effects: Vec::new(),
             closing: HashMap::new(),
+            stats,
+            acks: Acks::default(),
         }
     }
 
@@ -148,6 +156,7 @@ impl HubTask {
         loop {
             match self.next(&mut inboxes, &mut heard).await {
                 Heard::Operator(request) => {
+                    self.stats.hub.inbox.set(inboxes.workers.len(), inboxes.workers.max_capacity());
                     self.operate(request);
                     // However many operators ask, the chat has its turn after each of them.
                     while heard.len() < BATCH_INPUTS
@@ -213,6 +222,7 @@ impl HubTask {
     /// To whoever asked: an operator, or the chat.
     fn log_answered(&mut self, reply: LogReply) {
         if let Some(reply) = self.asked.log_answered(reply) {
+            self.acks.answered(&reply);
             self.chat_input(Input::Log(reply), None);
         }
     }
@@ -357,7 +367,8 @@ impl HubTask {
                 });
                 for (index, _) in spread.members.iter().enumerate().filter(|(_, count)| **count > 0) {
                     let instead = instead.as_ref().filter(|(w, ..)| *w == index).map(|(_, c, own)| (*c, own.clone()));
-                    let order = ToWorker::Publish { room, frame: frame.clone(), instead, receipt: receipt.cloned() };
+                    let (frame, receipt) = (frame.clone(), receipt.cloned());
+                    let order = ToWorker::Publish { room, frame, instead, at: now.mono, receipt };
                     self.workers[index].push(order);
                 }
             }
@@ -382,7 +393,10 @@ impl HubTask {
             }
             Effect::Log(request) => match self.reader_of(&request) {
                 Some((conn, address, ticket)) => self.pages.want(conn, address, ticket, request),
-                None => self.log.submit(request, now.wall),
+                None => {
+                    self.acks.appended(&request, now.mono);
+                    self.log.submit(request, now.wall);
+                }
             },
             Effect::Moderated { id, result } => self.asked.moderated(id, result),
             Effect::SaveSanctions { version, sanctions } => self.saver.save(version, sanctions),
@@ -415,6 +429,7 @@ impl HubTask {
                 let _ = worker.inbox.send(std::mem::take(&mut worker.batch)).await;
             }
         }
+        self.acks.gone(self.started, &self.stats.hub.ack);
     }
 }
 

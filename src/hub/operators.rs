@@ -120,6 +120,10 @@ impl HubTask {
     }
 
     fn counts(&mut self) -> Counts {
+        for (worker, counted) in self.workers.iter().zip(&self.stats.workers) {
+            let most = worker.inbox.max_capacity();
+            counted.inbox.set(most - worker.inbox.capacity(), most);
+        }
         let counts = self.chat.counts();
         let (mut bans, mut mutes) = (0, 0);
         for sanction in self.chat.sanctions(SystemTime::now()) {
@@ -189,6 +193,7 @@ impl HubTask {
                 continue;
             };
             let peer = client.peer.clone();
+            self.stats.hub.kicks.count(1);
             self.workers[client.worker].push(ToWorker::Close { id, close: close.clone() });
             // Answered when the connection is gone from our books, too.
             self.closing.entry(id).or_default().push(reply.clone());
@@ -208,6 +213,7 @@ impl HubTask {
             _ => None,
         };
         let detail = text.clone();
+        self.stats.hub.notices.count(1);
         let receipt = Arc::new(Receipt::new(reply));
         self.chat_input(Input::Notice { target, text, level }, Some(&receipt));
         // One who reads slowly does not keep the operator waiting: it is told as not delivered.

@@ -18,6 +18,7 @@ pub use sqlite::{OpenError, Options, SqliteLog};
 use tokio::sync::watch;
 
 use crate::chat::event::{Body, LogReply, LogRequest, Record};
+use crate::stats::cell::Reading;
 
 /// How much a log keeps of each room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +54,12 @@ pub struct LogCounts {
     pub refused: u64,
     /// Entries waiting to be committed now.
     pub waiting: u64,
+    /// About what those take in memory, in bytes.
+    pub waiting_bytes: u64,
     /// Bytes of the store on disk; 0 in memory.
     pub bytes: u64,
+    /// How long commits took, failed ones too; empty in memory.
+    pub commit_time: Reading,
 }
 
 /// A room log. How requests are answered is said at [`LogRequest`]; every request is answered once,

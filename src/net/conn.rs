@@ -30,6 +30,7 @@ use crate::chat::id::{ConnId, RoomId};
 use crate::hub::link::End;
 use crate::peer::Peer;
 use crate::receipt::Receipt;
+use crate::stats::{Speaks, WorkerStats};
 use crate::wire::close;
 
 /// How long the other side has to answer our close frame, and then to close its end of TCP.
@@ -52,6 +53,8 @@ pub struct Conn {
     most_read: usize,
     /// Gives its place back when the connection is gone.
     _places: [Option<Place>; 2],
+    /// Of its worker.
+    stats: Arc<WorkerStats>,
 }
 
 pub struct Inner {
@@ -95,6 +98,7 @@ impl Conn {
         session: Session,
         origin: Origin,
         places: [Option<Place>; 2],
+        stats: Arc<WorkerStats>,
     ) -> Rc<Self> {
         // A fragment of one byte takes seven; more than that per byte is no message.
         let frame = ws.get_config().max_message_size.unwrap_or_default();
@@ -113,12 +117,21 @@ impl Conn {
             welcomed: Cell::new(false),
             origin,
             _places: places,
+            stats,
         })
     }
 
     /// Does the hub know it? An echo concerns nobody else.
     pub fn is_known(&self) -> bool {
         self.inner.borrow().session.kind != Kind::Echo
+    }
+
+    pub fn speaks(&self) -> Speaks {
+        match self.inner.borrow().session.kind {
+            Kind::Json => Speaks::Json,
+            Kind::Text => Speaks::Text,
+            Kind::Echo => Speaks::Echo,
+        }
     }
 
     pub fn is_open(&self) -> bool {
@@ -149,9 +162,12 @@ impl Conn {
         if settled {
             return false;
         }
-        self.peer.counters.sendq.store(io.waiting(), Relaxed);
-        if io.counted() > limit {
+        let over = io.counted() > limit;
+        if over {
             io.drop_waiting();
+        }
+        self.note_waiting(io.waiting());
+        if over {
             return true;
         }
         if !waited {
@@ -170,7 +186,7 @@ impl Conn {
         let io = inner.ws.get_mut();
         let Ok(settled) = io.send(bytes, false) else { return inner.die() };
         io.mark(Mark::Page, settled);
-        self.peer.counters.sendq.store(io.waiting(), Relaxed);
+        self.note_waiting(io.waiting());
         self.count_out(1, bytes.len());
         inner.wake();
     }
@@ -191,6 +207,15 @@ impl Conn {
         let counters = &self.peer.counters;
         counters.frames_out.store(counters.frames_out.load(Relaxed) + frames, Relaxed);
         counters.bytes_out.store(counters.bytes_out.load(Relaxed) + bytes as u64, Relaxed);
+        self.stats.deliveries.count(frames);
+        self.stats.sent_bytes.count(bytes as u64);
+    }
+
+    /// Bytes that wait for the socket, of this connection and so of all of the worker's.
+    fn note_waiting(&self, now: usize) {
+        let before = self.peer.counters.sendq.load(Relaxed);
+        self.peer.counters.sendq.store(now, Relaxed);
+        self.stats.outbox_bytes.change(before as u64, now as u64);
     }
 
     /// Begins the close handshake: `last` (a `bye`), then the close frame, behind what waits. Does
@@ -292,7 +317,7 @@ impl Conn {
             Poll::Ready(result) => result,
             Poll::Pending => Ok(()),
         };
-        self.peer.counters.sendq.store(io.waiting(), Relaxed);
+        self.note_waiting(io.waiting());
         outcome
     }
 
@@ -347,6 +372,12 @@ impl Conn {
     /// How it ended.
     pub fn take_end(&self) -> End {
         self.inner.borrow_mut().ending.take().map_or_else(lost, |ending| ending.end)
+    }
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        self.note_waiting(0);
     }
 }
 
@@ -502,7 +533,8 @@ mod tests {
                 counters: Counters::default(),
             });
             let session = Session::new(Kind::Json, None, Duration::ZERO, &Config::default());
-            let conn = Conn::new(peer, ws.await, session, Origin::Client([127, 0, 0, 1].into()), [None, None]);
+            let from = Origin::Client([127, 0, 0, 1].into());
+            let conn = Conn::new(peer, ws.await, session, from, [None, None], Arc::default());
 
             // Full to the last byte, with nothing waiting here; then a ping comes.
             let mut full = 0;

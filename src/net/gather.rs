@@ -4,6 +4,7 @@
 //! them may arrive in one write.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
@@ -18,6 +19,8 @@ const JOIN_BYTES: usize = 64 * 1024;
 #[derive(Default)]
 pub struct Group {
     frames: Vec<Encoded>,
+    /// When the hub decided each of them.
+    decided: Vec<Duration>,
     /// Who gets something else in place of which frame.
     instead: Vec<(ConnId, usize, Option<Bytes>)>,
     bytes: usize,
@@ -32,13 +35,19 @@ pub struct Groups {
 
 impl Groups {
     /// True: so much waits for this room that it must go out now.
-    pub fn add(&mut self, room: RoomId, frame: Encoded, instead: Option<(ConnId, Option<Bytes>)>) -> bool {
-        let at = *self.index.entry(room).or_insert_with(|| {
+    pub fn add(
+        &mut self,
+        room: RoomId,
+        frame: Encoded,
+        instead: Option<(ConnId, Option<Bytes>)>,
+        at: Duration,
+    ) -> bool {
+        let place = *self.index.entry(room).or_insert_with(|| {
             self.list.push((room, Group::default()));
             self.list.len() - 1
         });
-        let group = &mut self.list[at].1;
-        group.add(frame, instead);
+        let group = &mut self.list[place].1;
+        group.add(frame, instead, at);
         group.bytes >= JOIN_BYTES
     }
 
@@ -75,8 +84,10 @@ impl Encoded {
 }
 
 impl Group {
-    pub fn add(&mut self, frame: Encoded, instead: Option<(ConnId, Option<Bytes>)>) {
+    /// `at`: when the hub decided it, since the start of the daemon.
+    pub fn add(&mut self, frame: Encoded, instead: Option<(ConnId, Option<Bytes>)>, at: Duration) {
         self.bytes += frame.json.len();
+        self.decided.push(at);
         if let Some((id, own)) = instead {
             self.instead.push((id, self.frames.len(), own));
         }
@@ -97,6 +108,11 @@ impl Group {
             text.extend_from_slice(frame.text.as_deref().unwrap_or_default());
         }
         Ready { json: json.freeze(), text: (!text.is_empty()).then(|| text.freeze()), frames }
+    }
+
+    /// How long ago the hub decided each event.
+    pub fn ages(&self, now: Duration) -> impl Iterator<Item = Duration> + '_ {
+        self.decided.iter().map(move |at| now.saturating_sub(*at))
     }
 
     pub fn mentions(&self, id: ConnId) -> bool {
@@ -141,7 +157,7 @@ mod tests {
                 let text = has_text.then(|| Bytes::from(format!("t{at} ")));
                 let own = has_own.then(|| Bytes::from(format!("own{at} ")));
                 let instead = (*sender > 0).then_some((ConnId(*sender), own));
-                group.add(Encoded { json: Bytes::from(format!("j{at} ")), text }, instead);
+                group.add(Encoded { json: Bytes::from(format!("j{at} ")), text }, instead, Duration::ZERO);
             }
             let ready = group.join();
             for id in 0..5 {
@@ -170,7 +186,7 @@ mod tests {
             let mut groups = Groups::default();
             for (at, room) in rooms.iter().enumerate() {
                 let json = Bytes::from(format!("{room}:{at} "));
-                groups.add(RoomId(*room), Encoded { json, text: None }, None);
+                groups.add(RoomId(*room), Encoded { json, text: None }, None, Duration::ZERO);
             }
             for (room, mut group) in groups.take() {
                 let expected: String = rooms.iter().enumerate()

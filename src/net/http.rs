@@ -31,6 +31,7 @@ use super::session::{Kind, Offered};
 use super::worker::Worker;
 use crate::config::Config;
 use crate::state::Phase;
+use crate::stats::Failure;
 use crate::token::TokenError;
 
 /// A request's head may have this many bytes and this many lines.
@@ -91,6 +92,7 @@ pub async fn serve(
     let service = service_fn(|request: Request<Body>| {
         answered.set(answered.get() + 1);
         let mut answer = room.answer(&request, &granted);
+        worker.stats.answered(answer.status().as_u16());
         let upgraded = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
         if !upgraded && (answered.get() >= REQUESTS || worker.shared.state.phase() >= Phase::Stopping) {
             answer = close_after(answer);
@@ -137,14 +139,24 @@ pub async fn serve(
             return Some(Upgrade { io, read, kind, address, port, proxied, origin, agent, place, offered });
         }
         (Some(Err(error)), _) if error.is_timeout() && answered.get() == 0 => {
-            worker.note_refused(door.origin(peer.ip()), StatusCode::REQUEST_TIMEOUT.as_u16(), "no_request");
+            worker.stats.answered(408);
+            worker.stats.failed(Failure::RequestTimeout);
+            worker.note_refused(door.origin(peer.ip()), 408, Failure::RequestTimeout.as_str());
             let late = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
             // The answer is a courtesy; the connection ends either way.
             let _ = timeout(CLOSE_WAIT, io.write_all(late)).await;
         }
-        (Some(Err(error)), _) => tracing::debug!(address = %peer.ip(), "no HTTP with {peer}: {error}"),
+        (Some(Err(error)), _) => {
+            if error.is_parse() {
+                // hyper has answered it by itself.
+                worker.stats.answered(if error.is_parse_too_large() { 431 } else { 400 });
+                worker.stats.failed(Failure::BadRequest);
+            }
+            tracing::debug!(address = %peer.ip(), "no HTTP with {peer}: {error}");
+        }
         (Some(Ok(())), None) => {}
         (None, _) => {
+            worker.stats.failed(Failure::Stalled);
             // It would not read an end in good order, either.
             tracing::debug!(address = %peer.ip(), "{peer} reads no answers");
             return None;
@@ -170,6 +182,8 @@ pub async fn redirect_to_tls(worker: &Worker, io: Io) {
             None => text(StatusCode::BAD_REQUEST, "This port speaks TLS: use https:// or wss://.\n"),
         };
         answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        worker.stats.answered(answer.status().as_u16());
+        worker.stats.failed(Failure::PlainHttp);
         ready(Ok::<_, Infallible>(answer))
     });
     let mut connection = http1::Builder::new()
@@ -261,7 +275,8 @@ impl Room<'_> {
             Some(address) => Origin::Client(address),
             None => self.door.origin(peer),
         };
-        self.worker.note_refused(from, refused.answer.status().as_u16(), refused.why);
+        self.worker.stats.failed(refused.why);
+        self.worker.note_refused(from, refused.answer.status().as_u16(), refused.why.as_str());
         refused.answer
     }
 
@@ -306,19 +321,19 @@ impl Room<'_> {
         if request.method() != Method::GET {
             let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "A WebSocket is opened by GET.\n");
             answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
-            return Err(Refused::boxed("method", close_after(answer)));
+            return Err(Refused::boxed(Failure::BadRequest, close_after(answer)));
         }
         let key = headers::websocket_key(request.version(), all).map_err(|e| Box::new(bad_handshake(e)))?;
         if !headers::origin_allowed(all, &self.config.chat.allowed_origins) {
             let why = "Pages of this origin may not connect; the operator can list it in chat.allowed_origins.\n";
-            return Err(Refused::boxed("origin", text(StatusCode::FORBIDDEN, why)));
+            return Err(Refused::boxed(Failure::Origin, text(StatusCode::FORBIDDEN, why)));
         }
         let forwarded =
             if self.door.trusts(self.peer.ip()) { headers::forwarded(all, &self.door.trusted_proxies) } else { None };
         if forwarded.is_none() && self.door.trusts(self.peer.ip()) && headers::is_forwarded(all) {
             // Never taken for the proxy itself, which no limit holds.
             let why = "The forwarded address (X-Forwarded-For, X-Real-IP) cannot be read; mend the proxy.\n";
-            return Err(Refused::boxed("bad_forwarded", text(StatusCode::BAD_REQUEST, why)));
+            return Err(Refused::boxed(Failure::Forwarded, text(StatusCode::BAD_REQUEST, why)));
         }
         let limited = match forwarded {
             Some(address) => Some(address),
@@ -331,11 +346,11 @@ impl Room<'_> {
             Phase::Serving => {}
             Phase::Draining => {
                 let answer = unavailable("Nobody is let in for now; try again later.\n", RETRY);
-                return Err(Refused::boxed("draining", answer));
+                return Err(Refused::boxed(Failure::Draining, answer));
             }
             Phase::Starting | Phase::Stopping | Phase::Stopped => {
                 let answer = unavailable("The server is going down; try again in a moment.\n", RETRY);
-                return Err(Refused::boxed("stopping", answer));
+                return Err(Refused::boxed(Failure::Stopping, answer));
             }
         }
 
@@ -379,13 +394,13 @@ impl Room<'_> {
 
 /// An answer to one who wanted a WebSocket and gets none.
 struct Refused {
-    /// One word for the access log.
-    why: &'static str,
+    /// For the numbers and the access log; it is not sent.
+    why: Failure,
     answer: Answer,
 }
 
 impl Refused {
-    fn boxed(why: &'static str, answer: Answer) -> Box<Self> {
+    fn boxed(why: Failure, answer: Answer) -> Box<Self> {
         Box::new(Refused { why, answer })
     }
 }
@@ -416,7 +431,7 @@ fn bad_handshake(error: HandshakeError) -> Refused {
         HandshakeError::Version => upgrade_required("Only WebSocket version 13 (RFC 6455) is spoken.\n"),
         HandshakeError::Bad(why) => text(StatusCode::BAD_REQUEST, &format!("Bad WebSocket handshake: {why}.\n")),
     };
-    Refused { why: "bad_handshake", answer }
+    Refused { why: Failure::BadRequest, answer }
 }
 
 /// With it goes what to upgrade to (RFC 9110, section 15.5.22; RFC 6455, section 4.4).
@@ -431,11 +446,14 @@ fn upgrade_required(why: &str) -> Answer {
 fn refuse(refusal: Refusal) -> Refused {
     let (why, answer) = match refusal {
         Refusal::TooFast { retry } => {
-            ("too_fast", too_many("This address connects too often; wait a little.\n", retry))
+            (Failure::Rate, too_many("This address connects too often; wait a little.\n", retry))
         }
-        Refusal::TooManyOfAddress => ("too_many", too_many("This address has too many connections open.\n", RETRY)),
+        Refusal::TooManyOfAddress => {
+            (Failure::Address, too_many("This address has too many connections open.\n", RETRY))
+        }
         Refusal::TooMany => {
-            ("full", unavailable("The server has as many connections as it can hold; try again.\n", RETRY))
+            let why = "The server has as many connections as it can hold; try again.\n";
+            (Failure::Full, unavailable(why, RETRY))
         }
     };
     Refused { why, answer }

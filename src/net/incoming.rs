@@ -28,6 +28,7 @@ use super::worker::Worker;
 use crate::acme::Challenges;
 use crate::chat::id::ConnId;
 use crate::peer::{Counters, Peer};
+use crate::stats::Failure;
 
 /// Held for each connection while it lives, so it is small; larger messages grow their own buffer.
 const READ_BUFFER: usize = 512;
@@ -107,6 +108,7 @@ async fn welcome(worker: &Rc<Worker>, incoming: Incoming) {
         }
         Ok(Secured::Broken(io, error)) => {
             tracing::debug!(address = %peer.ip(), "no TLS with {peer}: {error}");
+            worker.stats.failed(Failure::Tls);
             worker.note_refused(door.origin(peer.ip()), "tls", "handshake");
             // The alert has been written; what the other side still says must not turn it into a reset.
             if let Some(io) = io {
@@ -115,7 +117,9 @@ async fn welcome(worker: &Rc<Worker>, incoming: Incoming) {
             return;
         }
         Err(error) => {
-            if error.kind() == io::ErrorKind::TimedOut {
+            let late = error.kind() == io::ErrorKind::TimedOut;
+            worker.stats.failed(if late { Failure::TlsTimeout } else { Failure::Tls });
+            if late {
                 worker.note_refused(door.origin(peer.ip()), "tls", "timeout");
             }
             return tracing::debug!(address = %peer.ip(), "no TLS with {peer}: {error}");
@@ -215,5 +219,6 @@ async fn open(worker: &Rc<Worker>, upgrade: Upgrade, socket_place: Place) {
     let session = Session::new(kind, offered, worker.now(), &config);
     tracing::debug!(client = id.0, address = %peer.address, "client {id} has connected from {}", peer.address);
     let from = if proxied { Origin::Proxy(address) } else { Origin::Client(address) };
-    worker.adopt(Conn::new(peer, ws, session, from, [Some(socket_place), Some(place)]));
+    let places = [Some(socket_place), Some(place)];
+    worker.adopt(Conn::new(peer, ws, session, from, places, worker.stats.clone()));
 }

@@ -21,6 +21,7 @@ use super::gate::{Entry, Gate};
 use super::incoming::{Accepted, Door, Incoming};
 use crate::config::{Address, Listen};
 use crate::state::{Phase, State};
+use crate::stats::Stats;
 use crate::systemd;
 
 /// Connections that the kernel holds until they are accepted; it cuts this at net.core.somaxconn.
@@ -315,6 +316,7 @@ pub async fn accept(
     gate: Arc<Gate>,
     workers: Vec<mpsc::Sender<Incoming>>,
     state: State,
+    stats: Arc<Stats>,
     mut closed: oneshot::Receiver<Vec<Accepted>>,
 ) {
     let mut turn = 0;
@@ -322,9 +324,11 @@ pub async fn accept(
     let mut admit = async |socket: Accepted| -> bool {
         let door = listener.door.load_full();
         let Entry::Place(place, refusal) = gate.socket(limited(&door, &socket)) else {
+            stats.door.reset.add(1);
             close_at_once(socket);
             return true;
         };
+        stats.door.accepted.add(1);
         turn = (turn + 1) % workers.len();
         let incoming = Incoming { socket, door, place, refusal };
         // A worker that is behind makes new connections wait, in the kernel's queue.

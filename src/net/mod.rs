@@ -28,6 +28,7 @@ use crate::config::Config;
 use crate::guest::GuestKey;
 use crate::hub::link::ToHub;
 use crate::state::State;
+use crate::stats::Stats;
 use crate::token::Tokens;
 pub use access::AccessLog;
 use gate::Gate;
@@ -45,6 +46,7 @@ pub struct Shared {
     pub tokens: ArcSwap<Tokens>,
     pub state: State,
     pub access: AccessLog,
+    pub stats: Arc<Stats>,
     /// Absent until a listener speaks TLS.
     pub tls: ArcSwapOption<rustls::ServerConfig>,
     /// Names that a CA checks just now.

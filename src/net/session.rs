@@ -173,7 +173,7 @@ impl Session {
             Message::Text(text) => match self.messages.take(now) {
                 // Copied: what tungstenite hands out keeps its whole read buffer alive.
                 Ok(()) => Heard::Hub(Input::Text { conn: peer.id, text: text.as_str().to_owned() }, None),
-                Err(retry) => self.too_fast(0, retry, now, &config.borrow()),
+                Err(retry) => self.too_fast(0, retry, now, shared, &config.borrow()),
             },
         }
     }
@@ -198,7 +198,7 @@ impl Session {
         // The hello that everybody has to say first is free.
         let free = !self.greeted && matches!(parsed.said, Ok(Said::Hello(_)));
         if !free && let Err(retry) = self.messages.take(now) {
-            return self.too_fast(parsed.seq, retry, now, config);
+            return self.too_fast(parsed.seq, retry, now, shared, config);
         }
         let said = match parsed.said {
             Ok(said) => said,
@@ -279,7 +279,8 @@ impl Session {
         })
     }
 
-    fn too_fast(&mut self, re: u64, retry: Duration, now: Duration, config: &Config) -> Heard {
+    fn too_fast(&mut self, re: u64, retry: Duration, now: Duration, shared: &Shared, config: &Config) -> Heard {
+        shared.stats.rate_limited.add(1);
         if self.strikes.take(now).is_err() {
             return flooding();
         }

@@ -18,10 +18,11 @@ use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{coop, spawn_local, yield_now};
 use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_tungstenite::tungstenite::protocol::Message;
 
 use super::Shared;
 use super::access::Origin;
-use super::conn::{CLOSE_WAIT, Conn, Step};
+use super::conn::{ABNORMAL, CLOSE_WAIT, Conn, Step};
 use super::gather::{Group, Groups};
 use super::incoming::{self, Incoming};
 use super::session::{Heard, Kind};
@@ -31,6 +32,7 @@ use crate::config::Config;
 use crate::hub::link::{Encoded, End, ToHub, ToWorker};
 use crate::receipt::Receipt;
 use crate::state::Phase;
+use crate::stats::{Closer, WorkerStats};
 use crate::wire::frame::text_frame;
 use crate::wire::{close, json};
 
@@ -43,6 +45,8 @@ const TURN: u32 = 32;
 pub struct Worker {
     pub index: usize,
     pub shared: Arc<Shared>,
+    /// What this worker counts; nobody else writes it.
+    pub stats: Arc<WorkerStats>,
     config: RefCell<Arc<Config>>,
     conns: RefCell<HashMap<ConnId, Rc<Conn>>>,
     rooms: RefCell<HashMap<RoomId, Rc<Members>>>,
@@ -72,6 +76,7 @@ pub fn run(
         let worker = Rc::new(Worker {
             index,
             config: RefCell::new(shared.config.load_full()),
+            stats: shared.stats.workers[index].clone(),
             shared,
             conns: RefCell::default(),
             rooms: RefCell::default(),
@@ -79,6 +84,7 @@ pub fn run(
             emptied: Notify::new(),
             stopping: RefCell::default(),
         });
+        worker.stats.thread.begin();
         spawn_local(incoming::take(worker.clone(), sockets));
         spawn_local(worker.clone().keep_time());
         // Deliveries do not take part in tokio's budget: `CHUNK` is theirs.
@@ -114,8 +120,8 @@ impl Worker {
             }
             for order in batches.drain(..).flatten() {
                 match order {
-                    ToWorker::Publish { room, frame, instead, receipt: None } => {
-                        if groups.add(room, frame, instead) {
+                    ToWorker::Publish { room, frame, instead, at, receipt: None } => {
+                        if groups.add(room, frame, instead, at) {
                             self.publish_groups(&mut groups).await;
                         }
                     }
@@ -131,9 +137,9 @@ impl Worker {
 
     async fn carry_out(self: &Rc<Self>, order: ToWorker, gone: &mut Option<oneshot::Sender<()>>) {
         match order {
-            ToWorker::Publish { room, frame, instead, receipt } => {
+            ToWorker::Publish { room, frame, instead, at, receipt } => {
                 let mut group = Group::default();
-                group.add(frame, instead);
+                group.add(frame, instead, at);
                 self.publish(room, group, receipt).await;
             }
             ToWorker::PublishAll { frame, receipt } => self.publish_all(frame, receipt).await,
@@ -218,6 +224,14 @@ impl Worker {
 
     async fn publish(&self, room: RoomId, mut group: Group, receipt: Option<Arc<Receipt>>) {
         let Some(members) = self.rooms.borrow().get(&room).cloned() else { return };
+        self.offer(&members, &mut group, receipt).await;
+        for age in group.ages(self.now()) {
+            self.stats.fanout.observe(age);
+        }
+    }
+
+    /// Gives a group to every member in turn.
+    async fn offer(&self, members: &Members, group: &mut Group, receipt: Option<Arc<Receipt>>) {
         let ready = group.join();
         let mut at = 0;
         loop {
@@ -318,6 +332,7 @@ impl Worker {
 
     /// Takes a connection in whose WebSocket is open, and starts the small task that reads it.
     pub fn adopt(self: &Rc<Self>, conn: Rc<Conn>) {
+        self.stats.opened(conn.speaks());
         self.conns.borrow_mut().insert(conn.id, conn.clone());
         spawn_local(self.clone().run_connection(conn));
     }
@@ -368,6 +383,10 @@ impl Worker {
             }
             Step::Over(fault) => return Taken::Over(fault.map(Box::new)),
         };
+        if matches!(message, Message::Text(_) | Message::Binary(_)) {
+            self.stats.received.count(1);
+            self.stats.received_bytes.count(message.len() as u64);
+        }
         let heard = conn.inner.borrow_mut().session.hear(message, &self.shared, &self.config, &conn.peer);
         match heard {
             Heard::Nothing => {}
@@ -403,6 +422,12 @@ impl Worker {
         self.conns.borrow_mut().remove(&id);
         let end = conn.take_end();
         self.note_ended(&conn, &end);
+        let closer = match &end {
+            End { ours: true, .. } => Closer::Server,
+            End { code: ABNORMAL, .. } => Closer::Nobody,
+            End { .. } => Closer::Client,
+        };
+        self.stats.closed(conn.speaks(), end.code, closer);
         // The last reference: the socket closes here.
         drop(conn);
         if known {

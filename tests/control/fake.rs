@@ -27,6 +27,7 @@ use wschat::control::server::{Access, serve};
 use wschat::log::{Health, LogCounts};
 use wschat::peer::{Counters, Peer};
 use wschat::state::{Phase, State};
+use wschat::stats::Stats;
 
 pub use crate::store::Stream;
 
@@ -141,7 +142,7 @@ impl Daemon {
                     let (daemon, daemon_inbox) = mpsc::channel(256);
                     let state = world.lock().unwrap().state.clone();
                     state.advance(Phase::Serving);
-                    let admin = Admin::new(hub, daemon, events, state);
+                    let admin = Admin::new(hub, daemon, events, state, Stats::new(2));
                     let (control, _control) =
                         bind::bind(&place.join(Access::Control.file_name()), SOCKET_MODE, None).unwrap();
                     let (push, _push) = bind::bind(&place.join(Access::Push.file_name()), SOCKET_MODE, None).unwrap();
@@ -319,7 +320,14 @@ async fn hub_task(mut inbox: mpsc::Receiver<HubRequest>, world: Arc<Mutex<World>
                         None => Health::Good,
                         Some(why) => Health::Failing { why: why.clone(), since: SystemTime::now() },
                     },
-                    log: LogCounts { commits: 3, entries: 5, refused: 1, waiting: 2, bytes: 4096 },
+                    log: LogCounts {
+                        commits: 3,
+                        entries: 5,
+                        refused: 1,
+                        waiting: 2,
+                        bytes: 4096,
+                        ..LogCounts::default()
+                    },
                 });
             }
             HubRequest::Clients { filter, after, scan, reply } => {
@@ -424,6 +432,7 @@ async fn daemon_task(mut inbox: mpsc::Receiver<DaemonRequest>, world: Arc<Mutex<
                     store: "sqlite",
                     store_path: Some("/var/lib/wschat/history.db".into()),
                     drain: world.drain.as_ref().map(|drain| drain.borrow().clone()),
+                    store_max: Some(8 << 30),
                 });
             }
             DaemonRequest::Reload { tls_only, reply } => {

@@ -139,6 +139,13 @@ fn replies_have_the_declared_fields() {
     same(&control, "Mute", &mute["mute"]);
     let wish = json!({"user": "u1", "name": "N", "rooms": ["lobby"], "roles": ["moderator"], "seconds": 60.0});
     ask(control_interface, &control, "MintToken", wish);
+    let stats = ask(control_interface, &control, "Stats", json!({"openmetrics": false}));
+    let histogram = stats["metrics"].as_array().unwrap().iter().find(|metric| metric["type"] == "histogram").unwrap();
+    same(&control, "Metric", histogram);
+    same(&control, "Sample", &histogram["samples"][0]);
+    same(&control, "Bucket", &histogram["samples"][0]["buckets"][0]);
+    let stats = ask(control_interface, &control, "Stats", json!({"openmetrics": true}));
+    assert_eq!((&stats["metrics"], stats["openmetrics"].is_string()), (&json!([]), true));
 
     daemon.world.lock().unwrap().clients.clear();
     ask(control_interface, &control, "Drain", json!({"over": 60.0, "notice": "n"}));
@@ -174,6 +181,7 @@ fn replies_have_the_declared_fields() {
             "Resume",
             "ShowClient",
             "ShowRoom",
+            "Stats",
             "Status",
             "Tls",
         ]

@@ -9,4 +9,5 @@ mod history;
 mod interface;
 mod moderation;
 mod socket;
+mod stats;
 mod store;

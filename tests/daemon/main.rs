@@ -16,6 +16,8 @@ mod kick;
 mod listeners;
 mod metrics;
 mod moderation;
+mod monitoring;
+mod numbers;
 mod relisten;
 mod reload;
 mod shutdown;

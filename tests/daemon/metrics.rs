@@ -5,12 +5,18 @@ use std::net::{SocketAddr, TcpStream};
 
 use serde_json::json;
 
+use crate::monitoring::{PARSER, promtool, python};
 use crate::support::{Daemon, Setup, until};
 
 fn ask(address: SocketAddr, request: &str) -> (String, String) {
+    ask_for(address, request, "")
+}
+
+/// With these lines of headers besides.
+fn ask_for(address: SocketAddr, request: &str, headers: &str) -> (String, String) {
     let mut stream = TcpStream::connect(address).expect("metrics are served");
     stream.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
-    write!(stream, "{request} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").unwrap();
+    write!(stream, "{request} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{headers}\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
@@ -21,6 +27,83 @@ fn ask(address: SocketAddr, request: &str) -> (String, String) {
 fn value(text: &str, name: &str) -> f64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().unwrap()
+}
+
+/// A daemon that has metrics, with something in every histogram, and where they are.
+fn measured() -> (Daemon, SocketAddr) {
+    let daemon = Daemon::plain("[metrics]\nlisten = \"127.0.0.1:0\"\n");
+    let address = until("the log says where", || metrics_address(&daemon.log()));
+    let mut ann = daemon.chat("ann");
+    ann.say("one");
+    ann.leave();
+    (daemon, address)
+}
+
+#[test]
+fn what_reads_openmetrics_strictly_reads_it() {
+    let (daemon, address) = measured();
+    let (_, scraped) = ask(address, "GET /metrics");
+    let printed = daemon.ctl(&["stats", "--prometheus"]);
+    assert_eq!((printed.status, printed.stderr.as_str()), (0, ""));
+    for text in [&scraped, &printed.stdout] {
+        let Some(read) = python(PARSER, text) else { return };
+        assert!(read.starts_with("families: ") && !read.starts_with("families: 0"), "{read}");
+    }
+    // Both are the same series; the values go on.
+    let series = |text: &str| -> Vec<String> {
+        text.lines()
+            .map(|line| line.rsplit_once(' ').filter(|_| !line.starts_with('#')).map_or(line, |(n, _)| n).to_owned())
+            .collect()
+    };
+    assert_eq!(series(&scraped), series(&printed.stdout));
+    // Neither goes where there is no listener.
+    let without = Daemon::plain("").ctl(&["stats", "--prometheus"]);
+    assert!(without.stdout.ends_with("# EOF\n"), "{without:?}");
+}
+
+#[test]
+fn a_scraper_that_asks_for_the_old_format_gets_it() {
+    let (_daemon, address) = measured();
+    let (head, text) = ask_for(address, "GET /metrics", "Accept: text/plain;version=0.0.4\r\n");
+    assert!(head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{head}");
+    assert!(text.contains("# TYPE wschat_messages_total counter\n") && !text.contains("# EOF"), "{text}");
+    promtool(&["check", "metrics"], &text);
+    let both = "Accept: application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3\r\n";
+    assert!(ask_for(address, "GET /metrics", both).1.ends_with("# EOF\n"));
+}
+
+#[test]
+fn scrapes_while_everybody_talks_agree_with_themselves() {
+    let daemon = Daemon::plain(
+        "[metrics]\nlisten = \"127.0.0.1:0\"\n[limits]\nrate = \"1000/s\"\nburst = 1000\n[history]\nstore = \"memory\"\n",
+    );
+    let address = until("the log says where", || metrics_address(&daemon.log()));
+    const SAID: usize = 150;
+    std::thread::scope(|scope| {
+        for nick in ["ann", "ben", "cem"] {
+            let mut chat = daemon.chat(nick);
+            scope.spawn(move || {
+                for n in 0..SAID {
+                    chat.say(&n.to_string());
+                }
+            });
+        }
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut before = 0.0;
+                while before < 3.0 * SAID as f64 {
+                    let (_, text) = ask(address, "GET /metrics");
+                    let now = value(&text, "wschat_ack_latency_seconds_count");
+                    assert!(now >= before, "{now} after {before}");
+                    let last = value(&text, "wschat_ack_latency_seconds_bucket{le=\"+Inf\"}");
+                    assert_eq!(last, now, "the last bucket has all");
+                    before = now;
+                }
+            });
+        }
+    });
+    let (_, text) = ask(address, "GET /metrics");
+    assert_eq!(value(&text, "wschat_messages_total"), 3.0 * SAID as f64);
 }
 
 fn metrics_address(log: &str) -> Option<SocketAddr> {
@@ -69,7 +152,7 @@ fn prometheus_reads_what_status_says() {
     for line in text.lines().filter(|line| line.starts_with("# TYPE ")) {
         let name = line.split(' ').nth(2).unwrap();
         assert!(text.contains(&format!("# HELP {name} ")), "{name} is explained");
-        assert!(name.starts_with("wschat"), "{name}");
+        assert!(name.starts_with("wschat") || name.starts_with("process_"), "{name}");
     }
 }
 

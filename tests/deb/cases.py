@@ -28,9 +28,12 @@ SHIPPED = [
     "/usr/share/doc/wschat/copyright",
     "/usr/share/doc/wschat/examples/fail2ban/filter.conf",
     "/usr/share/doc/wschat/examples/fail2ban/jail.conf",
+    "/usr/share/doc/wschat/examples/wschat.json",
+    "/usr/share/doc/wschat/examples/wschat.rules.yml",
     "/usr/share/fish/vendor_completions.d/wschatctl.fish",
     "/usr/share/man/man1/wschatctl.1.gz",
     "/usr/share/man/man5/wschat.toml.5.gz",
+    "/usr/share/man/man7/wschat-metrics.7.gz",
     "/usr/share/man/man8/wschat.8.gz",
     "/usr/share/zsh/vendor-completions/_wschatctl",
 ]

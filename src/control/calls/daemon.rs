@@ -224,7 +224,7 @@ fn history(store: &str, path: Option<String>, health: &Health, log: &LogCounts) 
         Health::Good => ("good", None, None),
         Health::Failing { why, since } => ("failing", Some(why.clone()), Some(time(*since))),
     };
-    let LogCounts { commits, entries, refused, waiting, bytes } = *log;
+    let LogCounts { commits, entries, refused, waiting, bytes, .. } = *log;
     api::HistoryStore {
         store: store.into(),
         path,

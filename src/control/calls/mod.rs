@@ -10,6 +10,7 @@ mod drain;
 mod history;
 mod moderation;
 mod rooms;
+mod stats;
 
 use std::io;
 use std::sync::Arc;
@@ -164,6 +165,7 @@ impl Desk<'_> {
             (api::CONTROL, "Drain") => self.drain(with, replies).await?,
             (api::CONTROL, "Resume") => replies.last(&self.resume(with).await?).await?,
             (api::CONTROL, "LogLevel") => replies.last(&self.log_level(with).await?).await?,
+            (api::CONTROL, "Stats") => replies.last(&self.stats(with).await?).await?,
             (api::CONTROL, "Tls") => replies.last(&self.tls(with).await?).await?,
             (api::CONTROL, "Ping") => {
                 with.end()?;

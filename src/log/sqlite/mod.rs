@@ -36,6 +36,7 @@ pub use open::OpenError;
 use super::{Health, Log, LogCounts, Retention, kept_size};
 use crate::chat::event::{LogReply, LogRequest};
 use crate::chat::id::RoomName;
+use crate::stats::cell::Histogram;
 use reader::Ask;
 use writer::{Op, Order, Writer};
 
@@ -83,6 +84,7 @@ struct Shared {
     entries: AtomicU64,
     refused: AtomicU64,
     bytes: AtomicU64,
+    commit_time: Histogram,
 }
 
 impl Shared {
@@ -98,6 +100,7 @@ impl Shared {
             entries: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            commit_time: Histogram::default(),
         }
     }
 
@@ -255,7 +258,9 @@ impl Log for SqliteLog {
             entries: of(&shared.entries),
             refused: of(&shared.refused),
             waiting: of(&shared.waiting),
+            waiting_bytes: shared.waiting_bytes.load(Ordering::Relaxed) as u64,
             bytes: of(&shared.bytes),
+            commit_time: shared.commit_time.read(),
         }
     }
 }

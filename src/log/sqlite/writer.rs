@@ -339,10 +339,15 @@ impl Writer {
 
     fn carry_out(&mut self, batch: &[Waiting], now: Instant) -> Vec<LogReply> {
         let why = match self.able(now) {
-            Ok(()) => match self.transact(batch) {
-                Ok(replies) => return replies,
-                Err(error) => self.fail(&error),
-            },
+            Ok(()) => {
+                let begun = Instant::now();
+                let done = self.transact(batch);
+                self.shared.commit_time.observe(begun.elapsed());
+                match done {
+                    Ok(replies) => return replies,
+                    Err(error) => self.fail(&error),
+                }
+            }
             Err(why) => why,
         };
         self.shared.refused.fetch_add(batch.len() as u64, Ordering::Relaxed);

@@ -492,6 +492,11 @@ impl Chat {
         std::thread::spawn(|| self.closed_within(None))
     }
 
+    /// Begins to close with a code of its own.
+    pub fn send_close(&mut self, code: u16) {
+        self.ws.close(Some(CloseFrame { code: code.into(), reason: "".into() })).expect("it is open");
+    }
+
     /// Asks to go, and waits until both sides have closed.
     #[track_caller]
     pub fn leave(self) {
