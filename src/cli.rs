@@ -46,6 +46,14 @@ pub struct Args {
     /// Print the whole configuration in effect, defaults included, and exit
     #[arg(long)]
     pub print_config: bool,
+
+    /// Give the running daemon's sockets to their groups, and exit
+    ///
+    /// For the unit, which runs it as root once the daemon is ready (ExecStartPost=): the sandbox lets
+    /// the daemon itself change no file's group. Without it the sockets are for root and the daemon's
+    /// own user alone.
+    #[arg(long, conflicts_with_all = ["check_config", "print_config"])]
+    pub give_sockets: bool,
 }
 
 impl Args {
@@ -116,8 +124,9 @@ fn synopsis() -> Roff {
     let mut roff = Roff::new();
     roff.control("SH", ["SYNOPSIS"]);
     let (config, file) = (bold("--config"), italic("FILE"));
-    let (check, print) = (bold("--check-config"), bold("--print-config"));
-    let optional = [roman(" ["), config, roman(" "), file, roman("] ["), check, roman(" | "), print, roman("]")];
+    let (check, print, give) = (bold("--check-config"), bold("--print-config"), bold("--give-sockets"));
+    let or = || roman(" | ");
+    let optional = [roman(" ["), config, roman(" "), file, roman("] ["), check, or(), print, or(), give, roman("]")];
     roff.text([vec![bold("wschat")], optional.to_vec()].concat());
     for alone in ["--help", "--version"] {
         roff.control("br", []);
@@ -205,7 +214,9 @@ fn sections() -> Roff {
         ],
     );
     roff.control("PP", []);
-    roff.text([roman("The first three, and NOTIFY_SOCKET, WATCHDOG_USEC and LISTEN_FDS, are set by systemd.")]);
+    roff.text([roman(
+        "The first three, and NOTIFY_SOCKET, WATCHDOG_USEC, LISTEN_FDS and MAINPID, are set by systemd.",
+    )]);
     roff.control("SH", ["SEE ALSO"]);
     roff.text([
         bold("wschat.toml"),

@@ -1,5 +1,6 @@
 //! wschat: the chat and notification server that a site gets with one `apt install`.
 
+pub mod addresses;
 pub mod admin;
 pub mod chat;
 pub mod cli;

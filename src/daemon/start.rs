@@ -28,6 +28,7 @@ use crate::hub::link::ToWorker;
 use crate::hub::{self, HubTask, Inboxes, Kept, Order, link};
 use crate::log::{self, Log, MemoryLog, SqliteLog};
 use crate::net::gate::{Gate, GateLimits};
+use crate::net::handed;
 use crate::net::listen::{self, Listener};
 use crate::net::page::Page;
 use crate::net::{Shared, worker};
@@ -165,8 +166,11 @@ fn start(
         runtime.spawn(metrics::serve(listener, admin.clone(), stop));
     }
 
-    for (name, _) in inherited {
-        // Kept for a listener that the configuration no longer has.
+    for (name, socket) in inherited {
+        if let Some(why) = handed::left_over(&name, &socket) {
+            tracing::warn!("{why}");
+        }
+        // Where it was kept for a listener that the configuration no longer has.
         systemd::forget(&name);
     }
     // Ready is who has heard from the hub and every worker; nobody is let in before.
@@ -181,7 +185,9 @@ fn start(
     let listen: Vec<String> = listeners.iter().map(describe).collect();
     let pages = pages(&listeners, &config);
     for listener in listeners {
-        systemd::keep(&systemd::listener_name(&listener.address), &listener.socket);
+        if !listener.of_unit {
+            systemd::keep(&systemd::listener_name(&listener.address), &listener.socket);
+        }
         tracing::info!(listen = listener.address, "listening on {}", describe(&listener));
         runtime.spawn(listen::accept(listener, shared.gate.clone(), sockets.clone(), state.clone()));
     }

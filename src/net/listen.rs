@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::socket::{SockaddrLike, SockaddrStorage, getsockname};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 
 use super::gate::{Entry, Gate};
+use super::handed;
 use super::incoming::{Accepted, Door, Incoming};
 use crate::config::{Address, Listen};
 use crate::state::{Phase, State};
@@ -32,9 +32,12 @@ const REST: Duration = Duration::from_millis(100);
 #[derive(Debug, Error)]
 pub enum ListenError {
     #[error("{address} is taken by another program{hint}; stop that one, or set another address in [[listen]]")]
-    Taken { address: String, hint: &'static str },
-    #[error("no permission to listen on {address}; ports below 1024 need CAP_NET_BIND_SERVICE or a socket unit")]
-    Denied { address: String },
+    Taken { address: String, hint: String },
+    #[error(
+        "no permission to listen on {address}{hint}; a port below 1024 needs wschat.socket or the capability \
+         CAP_NET_BIND_SERVICE"
+    )]
+    Denied { address: String, hint: String },
     #[error("{address} is not an address of this machine")]
     NotHere { address: String },
     #[error("{path} exists and is no socket; it is not touched: choose another path, or remove it")]
@@ -50,6 +53,8 @@ pub struct Listener {
     pub door: Arc<Door>,
     /// Where it listens, as text; the port it really has.
     pub address: String,
+    /// It belongs to a socket unit, which keeps it by itself while we restart.
+    pub of_unit: bool,
 }
 
 #[derive(Debug)]
@@ -77,55 +82,21 @@ pub fn open(listen: &[Listen], inherited: &mut Vec<(String, OwnedFd)>) -> Result
             trusted_proxies: wanted.trusted_proxies.clone(),
             unix: matches!(wanted.address, Address::Unix(_)),
         });
-        let socket = match inherit(&wanted.address, inherited) {
-            Some(socket) => socket,
+        let (socket, of_unit) = match handed::take(&wanted.address, inherited) {
+            Some(taken) => taken,
             None => match bind(&wanted.address) {
-                Ok(socket) => socket,
+                Ok(socket) => (socket, false),
                 Err(error) if wanted.optional && lacks_family(&error) => continue,
-                Err(error) => return Err(explain(&wanted.address, error)),
+                Err(error) => return Err(explain(&wanted.address, error, handed::instead(inherited))),
             },
         };
         let address = match &socket {
             Listening::Tcp(l) => l.local_addr().map_or_else(|_| wanted.address.to_string(), |a| a.to_string()),
             Listening::Unix(_) => wanted.address.to_string(),
         };
-        listeners.push(Listener { socket, door, address });
+        listeners.push(Listener { socket, door, address, of_unit });
     }
     Ok(listeners)
-}
-
-fn inherit(wanted: &Address, inherited: &mut Vec<(String, OwnedFd)>) -> Option<Listening> {
-    let at = inherited.iter().position(|(_, fd)| bound_to(fd, wanted))?;
-    let (_, fd) = inherited.swap_remove(at);
-    Some(match wanted {
-        Address::Tcp(_) => {
-            let listener = std::net::TcpListener::from(fd);
-            listener.set_nonblocking(true).ok()?;
-            Listening::Tcp(listener)
-        }
-        Address::Unix(_) => {
-            let listener = StdUnixListener::from(fd);
-            listener.set_nonblocking(true).ok()?;
-            Listening::Unix(listener)
-        }
-    })
-}
-
-fn bound_to(fd: &OwnedFd, wanted: &Address) -> bool {
-    use std::os::fd::AsRawFd;
-    let Ok(name) = getsockname::<SockaddrStorage>(fd.as_raw_fd()) else { return false };
-    match wanted {
-        Address::Tcp(SocketAddr::V4(v4)) => {
-            name.as_sockaddr_in().is_some_and(|n| std::net::SocketAddrV4::from(*n) == *v4)
-        }
-        Address::Tcp(SocketAddr::V6(v6)) => {
-            name.as_sockaddr_in6().is_some_and(|n| n.ip() == *v6.ip() && n.port() == v6.port())
-        }
-        Address::Unix(path) => {
-            name.family() == Some(nix::sys::socket::AddressFamily::Unix)
-                && name.as_unix_addr().and_then(|n| n.path()) == Some(path.as_path())
-        }
-    }
 }
 
 fn bind(address: &Address) -> io::Result<Listening> {
@@ -172,12 +143,16 @@ fn lacks_family(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(EAFNOSUPPORT | EADDRNOTAVAIL))
 }
 
-fn explain(address: &Address, source: io::Error) -> ListenError {
+/// `instead`: what else there is to say, beginning with a semicolon.
+fn explain(address: &Address, source: io::Error, instead: String) -> ListenError {
     let text = address.to_string();
     match (source.kind(), address) {
         (io::ErrorKind::AlreadyExists, Address::Unix(path)) => ListenError::NotASocket { path: path.clone() },
-        (io::ErrorKind::AddrInUse, _) => ListenError::Taken { address: text, hint: " (is wschat running already?)" },
-        (io::ErrorKind::PermissionDenied, Address::Tcp(_)) => ListenError::Denied { address: text },
+        (io::ErrorKind::AddrInUse, _) => {
+            let hint = if instead.is_empty() { " (is wschat running already?)".into() } else { instead };
+            ListenError::Taken { address: text, hint }
+        }
+        (io::ErrorKind::PermissionDenied, Address::Tcp(_)) => ListenError::Denied { address: text, hint: instead },
         (io::ErrorKind::AddrNotAvailable, _) => ListenError::NotHere { address: text },
         _ => ListenError::Other { address: text, source },
     }
@@ -185,7 +160,7 @@ fn explain(address: &Address, source: io::Error) -> ListenError {
 
 /// Accepts until the daemon stops, and hands the sockets to the workers in turn.
 pub async fn accept(listener: Listener, gate: Arc<Gate>, workers: Vec<mpsc::Sender<Incoming>>, state: State) {
-    let Listener { socket, door, address } = listener;
+    let Listener { socket, door, address, .. } = listener;
     let source = match socket {
         Listening::Tcp(l) => TcpListener::from_std(l).map(Source::Tcp),
         Listening::Unix(l) => UnixListener::from_std(l).map(Source::Unix),

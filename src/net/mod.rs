@@ -5,6 +5,7 @@
 mod conn;
 pub mod gate;
 mod gather;
+pub mod handed;
 mod headers;
 mod http;
 pub mod incoming;
