@@ -22,6 +22,8 @@ pub mod exit {
     pub const FAILED: u8 = 1;
     /// The command line is wrong.
     pub const USAGE: u8 = 64;
+    /// The history is damaged, of a newer daemon or another program's; a restart does not help.
+    pub const DATA: u8 = 65;
     /// The configuration is wrong; a restart does not help.
     pub const CONFIG: u8 = 78;
 }
@@ -197,6 +199,10 @@ fn sections() -> Roff {
                  the last line of the log says why.",
             ),
             (bold(exit::USAGE.to_string()), "The command line is wrong."),
+            (
+                bold(exit::DATA.to_string()),
+                "The history is damaged, was written by a newer daemon, or is no history; it was left as it is.",
+            ),
             (bold(exit::CONFIG.to_string()), "The configuration is wrong; every mistake is told."),
         ],
     );

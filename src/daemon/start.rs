@@ -59,7 +59,10 @@ pub fn run(config: Config, file: Option<PathBuf>) -> u8 {
         Ok(status) => status,
         Err(error) => {
             tracing::error!("cannot start: {error}");
-            exit::FAILED
+            match error {
+                DaemonError::History(why) if why.stays() => exit::DATA,
+                _ => exit::FAILED,
+            }
         }
     }
 }
