@@ -125,9 +125,13 @@ class House(Machine):
 
     # -- configuration ---------------------------------------------------------------------------
 
-    def descriptors(self):
-        """How many descriptors the daemon has open."""
-        return len(os.listdir(f"/proc/{self.leader}/root/proc/{self.pid()}/fd"))
+    def sockets(self):
+        """How many sockets the daemon has open. Its files are not counted: SQLite opens some as it needs them."""
+        count = 0
+        for entry in self.path(f"/proc/{self.pid()}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                count += os.readlink(entry).startswith("socket:")
+        return count
 
     def configure(self, table, *lines):
         """Puts lines at the head of a table in the configuration file; another `[[table]]` goes to its end."""
@@ -150,8 +154,8 @@ class House(Machine):
         return json.loads(self.ctl(*words, "--json", user=user))
 
     def listed(self, user=None):
-        """Who is connected: the nicks, sorted."""
-        return sorted(client["nick"] for client in self.ctl_json("list", user=user)["clients"])
+        """Who is connected: the nicks, sorted; empty for one who has not said hello yet."""
+        return sorted(client["nick"] or "" for client in self.ctl_json("list", user=user)["clients"])
 
     def caller(self, user=None, path=CONTROL):
         """A connection to a control socket, made by another user; raises PermissionError where it may not."""
@@ -287,28 +291,28 @@ class Crowd:
 class Caller:
     """A connection to one of the control sockets, as some user of the machine."""
 
-    # Whose the connection is, the kernel notes when it is made; so a process of that user makes it.
+    # Whose the connection is, the kernel notes when it is made; so a process becomes that user first.
     MAKE = (
-        "import socket, sys\n"
-        "folder, name, back = int(sys.argv[1]), sys.argv[2], socket.socket(fileno=int(sys.argv[3]))\n"
+        "import os, socket, sys\n"
+        "folder, back, uid, gid, *groups = map(int, sys.argv[2:])\n"
+        "os.fchdir(folder)\n"
+        "os.setgroups(groups); os.setresgid(gid, gid, gid); os.setresuid(uid, uid, uid)\n"
         "made = socket.socket(socket.AF_UNIX)\n"
         "try:\n"
-        "    made.connect(f'/proc/self/fd/{folder}/{name}')\n"
+        "    made.connect(sys.argv[1])\n"
         "except PermissionError:\n"
         "    sys.exit(77)\n"
-        "socket.send_fds(back, [b'!'], [made.fileno()])\n"
+        "socket.send_fds(socket.socket(fileno=back), [b'!'], [made.fileno()])\n"
     )
 
     def __init__(self, house, user, path):
-        numbers = [house.run("id", word, user or "root").split() for word in ("-u", "-g", "-G")]
-        (uid,), (gid,), groups = [[int(number) for number in line] for line in numbers]
+        numbers = " ".join(house.run("id", word, user or "root").strip() for word in ("-u", "-g", "-G")).split()
         here, there = socket.socketpair()
         folder = os.open(house.path(os.path.dirname(path)), os.O_PATH)
         try:
             ended = subprocess.run(
-                [sys.executable, "-c", self.MAKE, str(folder), os.path.basename(path), str(there.fileno())],
-                pass_fds=[folder, there.fileno()], user=uid, group=gid, extra_groups=groups, cwd="/",
-                capture_output=True, text=True,
+                [sys.executable, "-c", self.MAKE, os.path.basename(path), str(folder), str(there.fileno()), *numbers],
+                pass_fds=[folder, there.fileno()], capture_output=True, text=True,
             )
             if ended.returncode == 77:
                 raise PermissionError(f"{user} may not open {path}")

@@ -31,7 +31,7 @@ def next_package(package, scratch):
 
 
 def schema_of(house):
-    """The version that the database says it has, in bytes 60 to 63 of its head (SQLite's user_version)."""
+    """The version of the database of a daemon that is stopped: bytes 60 to 63, SQLite's user_version."""
     with open(house.path(DATABASE), "rb") as file:
         return int.from_bytes(file.read(64)[60:], "big")
 
@@ -64,7 +64,9 @@ def upgrade_and_back(house, package):
     newer = next_package(package, house.scratch)
     check(version_of(newer) != version_of(package), "both packages have one version")
     config = make_ready(house)
+    house.systemctl("stop", "wschat")
     before = schema_of(house)
+    house.systemctl("start", "wschat")
     with house.crowd(SIZE) as crowd:
         pid = house.pid()
         with house.newcomers():
