@@ -36,6 +36,10 @@ def schema_of(house):
         return int.from_bytes(file.read(64)[60:], "big")
 
 
+def digest(house):
+    return house.run("sha256sum", DATABASE)
+
+
 def packaged(house):
     return house.run("dpkg-query", "--show", "--showformat", "${Version} ${db:Status-Abbrev}", "wschat").split()
 
@@ -92,6 +96,9 @@ def upgrade_and_back(house, package):
     same(house.show("ExecMainStatus"), "65", "exit status, with which it is not tried again and again")
     same(house.show("NRestarts"), "0", "restarts")
     same(house.path(CONFIG).read_text(), config, "the configuration")
+    untouched = digest(house)
+    check(house.try_run("systemctl", "start", "wschat").returncode != 0, "the older daemon has started")
+    same(digest(house), untouched, "the database, after another try")
 
     # And forward again: nothing was touched.
     house.install(newer)
