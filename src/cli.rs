@@ -22,6 +22,8 @@ pub mod exit {
     pub const FAILED: u8 = 1;
     /// The command line is wrong.
     pub const USAGE: u8 = 64;
+    /// The history is damaged, of a newer daemon or another program's; a restart does not help.
+    pub const DATA: u8 = 65;
     /// The configuration is wrong; a restart does not help.
     pub const CONFIG: u8 = 78;
 }
@@ -46,6 +48,14 @@ pub struct Args {
     /// Print the whole configuration in effect, defaults included, and exit
     #[arg(long)]
     pub print_config: bool,
+
+    /// Give the running daemon's sockets to their groups, and exit
+    ///
+    /// For the unit, which runs it as root once the daemon is ready (ExecStartPost=): the sandbox lets
+    /// the daemon itself change no file's group. Without it the sockets are for root and the daemon's
+    /// own user alone.
+    #[arg(long, conflicts_with_all = ["check_config", "print_config"])]
+    pub give_sockets: bool,
 }
 
 impl Args {
@@ -116,8 +126,9 @@ fn synopsis() -> Roff {
     let mut roff = Roff::new();
     roff.control("SH", ["SYNOPSIS"]);
     let (config, file) = (bold("--config"), italic("FILE"));
-    let (check, print) = (bold("--check-config"), bold("--print-config"));
-    let optional = [roman(" ["), config, roman(" "), file, roman("] ["), check, roman(" | "), print, roman("]")];
+    let (check, print, give) = (bold("--check-config"), bold("--print-config"), bold("--give-sockets"));
+    let or = || roman(" | ");
+    let optional = [roman(" ["), config, roman(" "), file, roman("] ["), check, or(), print, or(), give, roman("]")];
     roff.text([vec![bold("wschat")], optional.to_vec()].concat());
     for alone in ["--help", "--version"] {
         roff.control("br", []);
@@ -188,6 +199,10 @@ fn sections() -> Roff {
                  the last line of the log says why.",
             ),
             (bold(exit::USAGE.to_string()), "The command line is wrong."),
+            (
+                bold(exit::DATA.to_string()),
+                "The history is damaged, was written by a newer daemon, or is no history; it was left as it is.",
+            ),
             (bold(exit::CONFIG.to_string()), "The configuration is wrong; every mistake is told."),
         ],
     );
@@ -205,7 +220,9 @@ fn sections() -> Roff {
         ],
     );
     roff.control("PP", []);
-    roff.text([roman("The first three, and NOTIFY_SOCKET, WATCHDOG_USEC and LISTEN_FDS, are set by systemd.")]);
+    roff.text([roman(
+        "The first three, and NOTIFY_SOCKET, WATCHDOG_USEC, LISTEN_FDS and MAINPID, are set by systemd.",
+    )]);
     roff.control("SH", ["SEE ALSO"]);
     roff.text([
         bold("wschat.toml"),

@@ -1,6 +1,7 @@
 //! wschat: the chat and notification server that a site gets with one `apt install`.
 
 pub mod acme;
+pub mod addresses;
 pub mod admin;
 pub mod chat;
 pub mod cli;

@@ -22,6 +22,7 @@ use thiserror::Error;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::addresses;
 use crate::config::TlsFiles;
 
 /// How long a self-signed certificate lasts.
@@ -29,6 +30,9 @@ const SELF_SIGNED_FOR: Duration = Duration::from_secs(397 * DAY);
 /// It is made anew when this little is left.
 const RENEW_BEFORE: Duration = Duration::from_secs(30 * DAY);
 const DAY: u64 = 24 * 3600;
+/// Of each family, the most that it names: a machine of thousands would have a certificate that no
+/// client takes.
+const ADDRESSES: usize = 32;
 
 #[derive(Debug, Error)]
 pub enum TlsError {
@@ -239,12 +243,8 @@ fn own_names() -> Vec<String> {
     if let Some(name) = nix::unistd::gethostname().ok().and_then(|n| n.into_string().ok()).filter(|n| is_dns(n)) {
         add(name);
     }
-    for address in nix::ifaddrs::getifaddrs().into_iter().flatten().filter_map(|i| i.address) {
-        if let Some(v4) = address.as_sockaddr_in() {
-            add(IpAddr::V4(v4.ip()).to_string());
-        } else if let Some(v6) = address.as_sockaddr_in6().filter(|v6| !v6.ip().is_unicast_link_local()) {
-            add(IpAddr::V6(v6.ip()).to_string());
-        }
+    for address in addresses::own(ADDRESSES) {
+        add(address.to_string());
     }
     names
 }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use wschat::cli::{self, Args, exit};
+use wschat::control::{give, places::Environment};
 use wschat::{config, daemon};
 
 fn main() -> ExitCode {
@@ -39,6 +40,11 @@ fn run() -> u8 {
     if args.print_config {
         print!("{}", config::print(&config));
         return exit::OK;
+    }
+    if args.give_sockets {
+        let failed = give::give_all(&config, &Environment::of_process());
+        failed.iter().for_each(|error| eprintln!("{error}"));
+        return if failed.is_empty() { exit::OK } else { exit::FAILED };
     }
     daemon::run(config, file)
 }

@@ -533,7 +533,7 @@ fn control() -> Vec<Key<Draft>> {
             Restart,
             Socket,
             "The operators' socket, which wschatctl opens. \"\" is /run/wschat/control under systemd, otherwise control \
-             in the user's runtime folder."
+             in the user's runtime folder. Elsewhere it must lie in a folder that the daemon's user may write to."
         ),
         key!(
             Draft,

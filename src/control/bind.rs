@@ -85,7 +85,7 @@ pub fn runtime_dir(path: &Path) -> Result<(), BindError> {
 
 /// Listens at `path`. With a `group` that exists and that we may give files to, the socket belongs
 /// to it and has `mode`; otherwise the group's part of `mode` is left out, since the group that we
-/// happen to have may hold everybody.
+/// happen to have may hold everybody. In the unit's sandbox that is so, until [`super::give`] is run.
 ///
 /// Must be called inside a tokio runtime.
 pub fn bind(path: &Path, mode: u32, group: Option<&str>) -> Result<(UnixListener, SocketFile), BindError> {

@@ -92,7 +92,7 @@ impl Listeners {
         let bound = new.listen.iter().zip(kept).try_for_each(|(wanted, place)| {
             match place {
                 Some(place) => listeners.push(Next::Stays(place, wanted.clone())),
-                None => listeners.extend(Listener::bind(wanted, &leaving)?.map(Next::New)),
+                None => listeners.extend(Listener::bind(wanted, &leaving, &[])?.map(Next::New)),
             }
             Ok(())
         });
@@ -132,7 +132,9 @@ impl Listeners {
         }
         for open in old.into_iter().flatten() {
             tracing::info!(listen = open.listener.address, "no longer listening on {}", open.listener.address);
-            systemd::forget(&systemd::listener_name(&open.listener.address));
+            if !open.listener.of_unit {
+                systemd::forget(&systemd::listener_name(&open.listener.address));
+            }
             // Where the accept loop has ended, the daemon is stopping.
             let _ = open.close.send(open.listener.close());
         }
@@ -154,7 +156,9 @@ impl Listeners {
     }
 
     fn begin(&mut self, listener: Listener) {
-        systemd::keep(&systemd::listener_name(&listener.address), &listener.socket);
+        if !listener.of_unit {
+            systemd::keep(&systemd::listener_name(&listener.address), &listener.socket);
+        }
         tracing::info!(listen = listener.address, "listening on {}", describe(&listener));
         let (listener, (close, closed)) = (Arc::new(listener), oneshot::channel());
         let (gate, workers) = (self.gate.clone(), self.workers.clone());

@@ -30,6 +30,7 @@ use crate::hub::link::ToWorker;
 use crate::hub::{self, HubTask, Inboxes, Kept, Order, link};
 use crate::log::{self, Log, MemoryLog, SqliteLog};
 use crate::net::gate::{Gate, GateLimits};
+use crate::net::handed;
 use crate::net::listen::{self, Listener};
 use crate::net::page::Page;
 use crate::net::{AccessLog, Shared, worker};
@@ -61,7 +62,10 @@ pub fn run(config: Config, file: Option<PathBuf>) -> u8 {
         Ok(status) => status,
         Err(error) => {
             tracing::error!("cannot start: {error}");
-            exit::FAILED
+            match error {
+                DaemonError::History(why) if why.stays() => exit::DATA,
+                _ => exit::FAILED,
+            }
         }
     }
 }
@@ -171,8 +175,11 @@ fn start(
         servers.push(runtime.spawn(serve));
     }
 
-    for (name, _) in inherited {
-        // Kept for a listener that the configuration no longer has.
+    for (name, socket) in inherited {
+        if let Some(why) = handed::left_over(&name, &socket) {
+            tracing::warn!("{why}");
+        }
+        // Where it was kept for a listener that the configuration no longer has.
         systemd::forget(&name);
     }
     // Ready is who has heard from the hub and every worker; nobody is let in before.

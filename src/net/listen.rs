@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
@@ -11,18 +11,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use nix::sys::socket::{SockaddrLike, SockaddrStorage, getsockname};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, oneshot};
 
 use super::gate::{Entry, Gate};
+use super::handed;
 use super::incoming::{Accepted, Door, Incoming};
 use crate::config::{Address, Listen};
 use crate::state::{Phase, State};
 use crate::stats::Stats;
-use crate::systemd;
 
 /// Connections that the kernel holds until they are accepted; it cuts this at net.core.somaxconn.
 const BACKLOG: i32 = 4096;
@@ -35,9 +34,12 @@ const REST: Duration = Duration::from_millis(100);
 #[derive(Debug, Error)]
 pub enum ListenError {
     #[error("{address} is taken by another program{hint}; stop that one, or set another address in [[listen]]")]
-    Taken { address: String, hint: &'static str },
-    #[error("no permission to listen on {address}; ports below 1024 need CAP_NET_BIND_SERVICE or a socket unit")]
-    Denied { address: String },
+    Taken { address: String, hint: String },
+    #[error(
+        "no permission to listen on {address}{hint}; a port below 1024 needs wschat.socket or the capability \
+         CAP_NET_BIND_SERVICE"
+    )]
+    Denied { address: String, hint: String },
     #[error("{address} is not an address of this machine")]
     NotHere { address: String },
     #[error("{path} exists and is no socket; it is not touched: choose another path, or remove it")]
@@ -58,6 +60,8 @@ pub struct Listener {
     pub address: String,
     /// Of a Unix socket's file, so that another's is never removed.
     file: Option<(u64, u64)>,
+    /// It belongs to a socket unit, which keeps it by itself while we restart.
+    pub of_unit: bool,
 }
 
 /// What is accepted from.
@@ -88,36 +92,26 @@ impl Door {
 ///
 /// Must be called inside a tokio runtime.
 pub fn open(listen: &[Listen], inherited: &mut Vec<(String, OwnedFd)>) -> Result<Vec<Listener>, ListenError> {
-    let mut sockets: Vec<Option<Source>> = Vec::new();
+    let mut sockets: Vec<Option<(Source, bool)>> = Vec::new();
     for wanted in listen {
-        sockets.push(inherit(&wanted.address, inherited).map(registered(wanted)).transpose()?);
+        let taken = handed::take(&wanted.address, inherited);
+        sockets.push(taken.map(|(socket, of_unit)| Ok((registered(wanted, socket)?, of_unit))).transpose()?);
     }
     for (name, fd) in inherited.iter() {
-        release(name, fd);
+        // One that was kept over a restart and that nobody wants any more: the service manager holds
+        // another end of it, so it would be in the way until that is let go, too.
+        if handed::left_over(name, fd).is_none() {
+            stop_listening(fd);
+        }
     }
     let mut listeners = Vec::new();
     for (wanted, socket) in listen.iter().zip(sockets) {
         match socket {
-            Some(socket) => listeners.push(Listener::new(wanted, socket)),
-            None => listeners.extend(Listener::bind(wanted, &[])?),
+            Some((socket, of_unit)) => listeners.push(Listener::new(wanted, socket, of_unit)),
+            None => listeners.extend(Listener::bind(wanted, &[], inherited)?),
         }
     }
     Ok(listeners)
-}
-
-/// Ends the listening of a socket that was kept over a restart and that nobody wants any more: the
-/// service manager holds another end of it, so it would be in the way until that is let go, too. One
-/// of a socket unit is the unit's own affair; it has another name.
-fn release(name: &str, fd: &OwnedFd) {
-    let Ok(socket) = getsockname::<SockaddrStorage>(fd.as_raw_fd()) else { return };
-    let address = match (socket.as_sockaddr_in(), socket.as_sockaddr_in6()) {
-        (Some(v4), _) => std::net::SocketAddrV4::from(*v4).to_string(),
-        (_, Some(v6)) => std::net::SocketAddrV6::from(*v6).to_string(),
-        _ => return,
-    };
-    if systemd::listener_name(&address) == name {
-        stop_listening(fd);
-    }
 }
 
 /// Who connects from now on is refused, whoever else holds an end of this socket.
@@ -127,18 +121,16 @@ pub fn stop_listening(socket: &impl AsFd) {
     }
 }
 
-fn registered(wanted: &Listen) -> impl Fn(Listening) -> Result<Source, ListenError> {
-    move |socket| {
-        let source = match socket {
-            Listening::Tcp(l) => TcpListener::from_std(l).map(Source::Tcp),
-            Listening::Unix(l) => UnixListener::from_std(l).map(Source::Unix),
-        };
-        source.map_err(|source| ListenError::Other { address: wanted.address.to_string(), source })
-    }
+fn registered(wanted: &Listen, socket: Listening) -> Result<Source, ListenError> {
+    let source = match socket {
+        Listening::Tcp(l) => TcpListener::from_std(l).map(Source::Tcp),
+        Listening::Unix(l) => UnixListener::from_std(l).map(Source::Unix),
+    };
+    source.map_err(|source| ListenError::Other { address: wanted.address.to_string(), source })
 }
 
 impl Listener {
-    fn new(wanted: &Listen, socket: Source) -> Self {
+    fn new(wanted: &Listen, socket: Source, of_unit: bool) -> Self {
         let given = wanted.address.to_string();
         let (address, file) = match (&socket, &wanted.address) {
             (Source::Tcp(l), _) => (l.local_addr().map_or(given, |real| real.to_string()), None),
@@ -146,21 +138,26 @@ impl Listener {
             (Source::Unix(_), Address::Tcp(_)) => (given, None),
         };
         let door = ArcSwap::from_pointee(Door::new(wanted));
-        Listener { socket: Arc::new(socket), door, wanted: wanted.address.clone(), address, file }
+        Listener { socket: Arc::new(socket), door, wanted: wanted.address.clone(), address, file, of_unit }
     }
 
     /// Listens there. `leaving`: sockets that will be closed once everything has succeeded, and that
-    /// may be in the way until then. `None` where an optional one's family is lacking here.
+    /// may be in the way until then; `handed`: what systemd has handed over for other addresses. `None`
+    /// where an optional one's family is lacking here.
     ///
     /// Must be called inside a tokio runtime.
-    pub fn bind(wanted: &Listen, leaving: &[BorrowedFd<'_>]) -> Result<Option<Self>, ListenError> {
+    pub fn bind(
+        wanted: &Listen,
+        leaving: &[BorrowedFd<'_>],
+        handed: &[(String, OwnedFd)],
+    ) -> Result<Option<Self>, ListenError> {
         match bind(&wanted.address, leaving) {
-            Ok(socket) => Ok(Some(Listener::new(wanted, registered(wanted)(socket)?))),
+            Ok(socket) => Ok(Some(Listener::new(wanted, registered(wanted, socket)?, false))),
             Err(error) if wanted.optional && lacks_family(&error) => Ok(None),
-            Err(error) => Err(match explain(&wanted.address, error) {
+            Err(error) => Err(match explain(&wanted.address, error, handed::instead(handed)) {
                 ListenError::Taken { address, .. } if leaving.iter().any(|other| has_port(other, &wanted.address)) => {
                     let hint = " or by a listener that this would end, of a socket unit's: for that restart the daemon";
-                    ListenError::Taken { address, hint }
+                    ListenError::Taken { address, hint: hint.into() }
                 }
                 error => error,
             }),
@@ -170,6 +167,15 @@ impl Listener {
     /// Who connects from now on is refused, and a Unix socket's file goes. Connections stay; those
     /// that nobody has accepted yet are given back.
     pub fn close(&self) -> Vec<Accepted> {
+        if self.of_unit {
+            // Whatever ended it for us would end it for the unit.
+            tracing::warn!(
+                listen = self.address,
+                "nobody accepts on {} any more, and its socket unit goes on listening: stop and disable that unit",
+                self.address
+            );
+            return Vec::new();
+        }
         let waiting = self.socket.waiting();
         stop_listening(&self.socket);
         if let Address::Unix(path) = &self.wanted
@@ -222,42 +228,10 @@ fn listen_at(address: SocketAddr, beside: &[BorrowedFd<'_>]) -> io::Result<std::
     listening.map(|()| socket.into())
 }
 
-enum Listening {
+/// What is handed over or bound, before the runtime has it.
+pub(super) enum Listening {
     Tcp(std::net::TcpListener),
     Unix(StdUnixListener),
-}
-
-fn inherit(wanted: &Address, inherited: &mut Vec<(String, OwnedFd)>) -> Option<Listening> {
-    let at = inherited.iter().position(|(_, fd)| bound_to(fd, wanted))?;
-    let (_, fd) = inherited.swap_remove(at);
-    Some(match wanted {
-        Address::Tcp(_) => {
-            let listener = std::net::TcpListener::from(fd);
-            listener.set_nonblocking(true).ok()?;
-            Listening::Tcp(listener)
-        }
-        Address::Unix(_) => {
-            let listener = StdUnixListener::from(fd);
-            listener.set_nonblocking(true).ok()?;
-            Listening::Unix(listener)
-        }
-    })
-}
-
-fn bound_to(fd: &OwnedFd, wanted: &Address) -> bool {
-    let Ok(name) = getsockname::<SockaddrStorage>(fd.as_raw_fd()) else { return false };
-    match wanted {
-        Address::Tcp(SocketAddr::V4(v4)) => {
-            name.as_sockaddr_in().is_some_and(|n| std::net::SocketAddrV4::from(*n) == *v4)
-        }
-        Address::Tcp(SocketAddr::V6(v6)) => {
-            name.as_sockaddr_in6().is_some_and(|n| n.ip() == *v6.ip() && n.port() == v6.port())
-        }
-        Address::Unix(path) => {
-            name.family() == Some(nix::sys::socket::AddressFamily::Unix)
-                && name.as_unix_addr().and_then(|n| n.path()) == Some(path.as_path())
-        }
-    }
 }
 
 fn bind(address: &Address, leaving: &[BorrowedFd<'_>]) -> io::Result<Listening> {
@@ -298,12 +272,16 @@ fn lacks_family(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(EAFNOSUPPORT | EADDRNOTAVAIL))
 }
 
-fn explain(address: &Address, source: io::Error) -> ListenError {
+/// `instead`: what else there is to say, beginning with a semicolon.
+fn explain(address: &Address, source: io::Error, instead: String) -> ListenError {
     let text = address.to_string();
     match (source.kind(), address) {
         (io::ErrorKind::AlreadyExists, Address::Unix(path)) => ListenError::NotASocket { path: path.clone() },
-        (io::ErrorKind::AddrInUse, _) => ListenError::Taken { address: text, hint: " (is wschat running already?)" },
-        (io::ErrorKind::PermissionDenied, Address::Tcp(_)) => ListenError::Denied { address: text },
+        (io::ErrorKind::AddrInUse, _) => {
+            let hint = if instead.is_empty() { " (is wschat running already?)".into() } else { instead };
+            ListenError::Taken { address: text, hint }
+        }
+        (io::ErrorKind::PermissionDenied, Address::Tcp(_)) => ListenError::Denied { address: text, hint: instead },
         (io::ErrorKind::AddrNotAvailable, _) => ListenError::NotHere { address: text },
         _ => ListenError::Other { address: text, source },
     }

@@ -80,13 +80,13 @@ fn a_file_that_cannot_be_used_is_named_and_left_alone() {
     drop(db);
     let newer = fs::read(&path).unwrap();
     let ran = setup.fails();
-    ran.ends(1, "version 99");
-    ran.ends(1, name);
+    ran.ends(65, "version 99");
+    ran.ends(65, name);
     assert!(fs::read(&path).unwrap() == newer);
     fs::write(&path, "this was a database once").unwrap();
     let ran = setup.fails();
-    ran.ends(1, "damaged");
-    ran.ends(1, name);
+    ran.ends(65, "damaged");
+    ran.ends(65, name);
     assert_eq!(fs::read(&path).unwrap(), b"this was a database once");
     fs::write(&path, sound).unwrap();
     setup.start().chat("ann").say("as if nothing had happened");

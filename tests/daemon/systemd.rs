@@ -153,13 +153,52 @@ fn a_proxys_socket_is_kept_as_well() {
 }
 
 #[test]
+fn a_socket_units_socket_is_taken_by_its_address_and_stays_the_units() {
+    let manager = Manager::new();
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let setup = Setup::new(&format!("[[listen]]\naddress = \"{address}\"\ntls = false\n{PLAIN}"));
+    let setup = setup.env("NOTIFY_SOCKET", manager.path()).hand_over(socket.into(), "wschat.socket");
+    let daemon = setup.start();
+    assert_eq!(daemon.address_of(0), address);
+    daemon.chat("ann").say("hello");
+    // Of the two listeners only our own is kept: that is told before the daemon is ready.
+    let mut kept = Vec::new();
+    loop {
+        let said = manager.next();
+        if said.has("FDSTORE") {
+            kept.push(said.variables["FDNAME"].clone());
+        }
+        if said.has("READY") {
+            break;
+        }
+    }
+    assert_eq!(kept, [daemon.address_of(1).to_string().replace(':', "_")]);
+    assert!(!daemon.log().contains("WARN"), "{}", daemon.log());
+}
+
+#[test]
+fn a_socket_units_socket_that_nobody_wants_is_warned_of() {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let daemon = Setup::new(PLAIN).hand_over(socket.into(), "wschat.socket").start();
+    let wanted = format!(
+        "no [[listen]] has that address: whoever connects there waits for nobody; add [[listen]] with address = \"{address}\""
+    );
+    assert!(daemon.log().contains(&wanted), "{}", daemon.log());
+    daemon.chat("ann").say("hello");
+}
+
+#[test]
 fn a_socket_that_the_configuration_no_longer_has_is_let_go() {
     let manager = Manager::new();
     let kept = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = kept.local_addr().unwrap();
-    let setup = Setup::new(PLAIN).env("NOTIFY_SOCKET", manager.path()).hand_over(kept.into(), "old");
+    let name = address.to_string().replace(':', "_");
+    let setup = Setup::new(PLAIN).env("NOTIFY_SOCKET", manager.path()).hand_over(kept.into(), &name);
     let daemon = setup.start();
-    assert_eq!(manager.with("FDSTOREREMOVE").variables["FDNAME"], "old");
+    assert_eq!(manager.with("FDSTOREREMOVE").variables["FDNAME"], name);
+    assert!(!daemon.log().contains("WARN"), "{}", daemon.log());
     assert_ne!(daemon.address(), address);
     let setup = daemon.stop();
     drop(setup);

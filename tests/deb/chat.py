@@ -19,9 +19,26 @@ PORT = 9501
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 
 
-def connect(machine, port=PORT):
-    """A TCP connection to the daemon; raises ConnectionRefusedError where nobody listens."""
-    return machine.socket(lambda: socket.create_connection(("127.0.0.1", port), timeout=DEADLINE))
+def connect(machine, port=PORT, source="127.0.0.1", wait=True):
+    """A TCP connection to the daemon; raises ConnectionRefusedError where nobody listens.
+
+    Without `wait` it is perhaps only on its way.
+    """
+
+    def make():
+        made = socket.socket()
+        made.settimeout(DEADLINE if wait else 0)
+        try:
+            made.bind((source, 0))
+            made.connect(("127.0.0.1", port))
+        except BlockingIOError:
+            pass
+        except OSError:
+            made.close()
+            raise
+        return made
+
+    return machine.socket(make)
 
 
 def over_tls(plain):
@@ -48,8 +65,8 @@ def http_status(tls, path="/healthz"):
 class Client:
     """One chat connection that has said hello."""
 
-    def __init__(self, machine, nick):
-        self.tls = over_tls(connect(machine))
+    def __init__(self, machine, nick, port=PORT):
+        self.tls = over_tls(connect(machine, port))
         self.buffer = b""
         self.seq = 0
         # Has our close frame been sent?

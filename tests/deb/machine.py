@@ -116,7 +116,9 @@ class Machine:
                     "systemd-nspawn", "--quiet", f"--directory={self.root}", "--volatile=overlay",
                     f"--machine={self.name}", "--register=no", "--keep-unit", "--private-network",
                     "--console=pipe", "--settings=no", "--link-journal=no", "--resolv-conf=off",
-                    "--timezone=off", "--boot",
+                    "--timezone=off",
+                    # systemd filters addresses by it.
+                    "--system-call-filter=bpf", "--boot",
                 ],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                 start_new_session=True, preexec_fn=move_into_own_groups,

@@ -55,6 +55,14 @@ pub enum OpenError {
     Io { path: PathBuf, what: &'static str, source: io::Error },
 }
 
+impl OpenError {
+    /// Whether it will be so again until somebody does something about the file.
+    pub fn stays(&self) -> bool {
+        use OpenError::{Damaged, Newer, NotOurs, Orphan};
+        matches!(self, Newer { .. } | NotOurs { .. } | Damaged { .. } | Orphan { .. })
+    }
+}
+
 /// The side file whose lock says that the database has its daemon. SQLite's own locks leave the
 /// database readable for others, which is wanted, and writable, which is not.
 pub(super) struct Lock {
