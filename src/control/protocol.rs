@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 
 mod moderation;
 mod refusal;
+mod stats;
 
 pub use moderation::*;
 pub use refusal::Refusal;
+pub use stats::*;
 
 /// The operators' interface.
 pub const CONTROL: &str = "org.wschat.Control";
