@@ -6,8 +6,10 @@
 
 mod encode;
 pub mod link;
+mod lists;
 mod operators;
 mod pages;
+mod samples;
 mod tell;
 
 use std::collections::{BTreeMap, HashMap};
@@ -65,6 +67,7 @@ pub struct HubTask {
     saver: Saver,
     health: watch::Receiver<Health>,
     asked: operators::Asked,
+    looks: lists::Looks,
     pages: Pages,
 }
 
@@ -127,6 +130,7 @@ impl HubTask {
             log,
             saver,
             asked: operators::Asked::default(),
+            looks: lists::Looks::default(),
             pages: Pages::default(),
             started,
             encoder: Encoder::new(guests, config.chat.locale),
@@ -253,6 +257,7 @@ impl HubTask {
         let sent_away = end.ours && close::find(end.code).is_some_and(|row| !row.reconnect.is_wanted());
         self.chat_input(Input::Disconnected { conn: id, clean: end.clean || sent_away }, None);
         self.clients.remove(&id);
+        self.looks.gone(id);
         for asker in self.closing.remove(&id).into_iter().flatten() {
             // There is room for every answer; whoever asked may have gone.
             let _ = asker.try_send(Closed { id, result: Ok(()) });
