@@ -45,6 +45,7 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Mute(mute) => moderation::mute(mute, &mut connect()?, &mut out),
         Command::Token(token) => moderation::token(token, &mut connect()?, &mut out),
         Command::Events(events) => self::events(events, &mut connect()?, &mut out),
+        Command::Top(top) => super::top::run(top, &cli.global),
         Command::Reload { tls } => reload(*tls, &mut connect()?, &mut out),
         Command::Tls => tls(&mut connect()?, &mut out),
         Command::Ping => ping(&mut connect()?, &mut out),

@@ -13,6 +13,7 @@ mod moderation;
 mod output;
 mod rooms;
 mod text;
+mod top;
 mod words;
 
 use std::ffi::OsString;
