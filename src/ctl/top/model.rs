@@ -142,6 +142,8 @@ pub struct Model {
     pub trouble: Option<String>,
     /// What came of the last key.
     pub message: Option<String>,
+    /// Who was kicked last.
+    pub kicking: Option<u64>,
     /// How far details or help are scrolled; the view cuts what is too much.
     pub scroll: usize,
     /// Rows of the list in focus on the screen, as the view last had them: a page.
@@ -167,6 +169,7 @@ impl Model {
             chosen_room: None,
             trouble: None,
             message: None,
+            kicking: None,
             scroll: 0,
             page: 1,
         }
@@ -207,7 +210,8 @@ impl Model {
                 // It was chosen after the daemon had been asked.
                 None => Row { kept: true, ..before.clone() },
             };
-            if row.gone && !before.gone {
+            // Of one that was kicked the outcome is told.
+            if row.gone && !before.gone && self.kicking != Some(row.client.id) {
                 self.message = Some(format!("client {} has gone", who(&row.client)));
             }
             self.clients.insert(place.min(self.clients.len()), row);
@@ -342,6 +346,7 @@ impl Model {
         self.mode = if back { Mode::Details } else { Mode::Lists };
         if key == Key::Char('y') {
             self.message = Some(format!("kicking {who} ..."));
+            self.kicking = Some(id);
             return Some(Wish::Kick(id));
         }
         self.message = Some(format!("{who} was not kicked"));

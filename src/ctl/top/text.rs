@@ -8,27 +8,29 @@ use crate::control::protocol as api;
 use crate::ctl::text::{age, bytes};
 
 /// The footer of the lists, for 80 columns.
-pub const KEYS: &str = "q quit  arrows choose  Enter details  k kick  / filter  s sort  Tab rooms  ? help";
+pub const KEYS: &str = "q quit  ? help  k kick  Enter details  / filter  s sort  Tab rooms  space pause";
 
-const HELP: [(&str, &str); 14] = [
-    ("Up, Down, p, n, j", "choose a client or a room (p: the one before; n, j: the next)"),
-    ("PgUp, PgDn, g, G", "a page up or down, the first, the last"),
+const HELP: [(&str, &str); 16] = [
+    ("Up, Down", "choose a client or a room; also p, and n or j"),
+    ("PgUp, PgDn", "a page up or down"),
+    ("Home, End", "the first, the last; also g and G"),
     ("Tab", "go to the rooms, and back to the clients"),
-    ("Enter", "everything about the chosen client; the clients of the chosen room"),
-    ("k", "kick the chosen client, after asking: y kicks it (close code 4003)"),
-    ("/, f", "filter, with the options of wschatctl list: --user, --nick, --ip, --room, ..."),
-    ("s, S", "the next or the previous order: sendq idle age rtt in out nick address"),
-    ("r", "the other way round"),
+    ("Enter", "all about the chosen client; the clients of the chosen room"),
+    ("k", "kick the chosen client, after asking (close code 4003)"),
+    ("/, f", "filter, as wschatctl list does: --user U --nick N --ip CIDR"),
+    ("", "--room R --dialect D --older 1h --idle 10m --sendq-over 64K"),
+    ("s, S", "the next or the previous order, of sendq, idle, age, rtt,"),
+    ("", "in, out, nick and address; r: the other way round"),
     ("space", "pause, and go on"),
     ("?, h", "this help"),
-    ("q, Esc, Ctrl-C", "quit; from here, details or a filter Esc goes back"),
+    ("q, Esc, Ctrl-C", "quit; Esc goes back from here, from details, from a filter"),
     ("", ""),
     ("SENDQ", "bytes that wait for a client that reads too slowly"),
-    ("IN/s, OUT/s", "messages a second from it and to it, since the last look"),
+    ("IN/s, OUT/s", "messages a second from it and to it"),
 ];
 
 pub fn help() -> Vec<String> {
-    HELP.iter().map(|(key, meaning)| format!(" {} {meaning}", fit(key, 18, false))).collect()
+    HELP.iter().map(|(key, meaning)| format!(" {} {meaning}", fit(key, 16, false))).collect()
 }
 
 pub fn interval(interval: Duration) -> String {
@@ -91,4 +93,17 @@ fn broken(text: &str, wide: usize) -> Vec<String> {
         pieces.last_mut().expect("there is one from the beginning").push(c);
     }
     pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_keys_fit_on_80_columns() {
+        assert!(KEYS.len() <= 80, "{}", KEYS.len());
+        for line in help() {
+            assert!(line.len() <= 80, "{line}");
+        }
+    }
 }
