@@ -10,6 +10,7 @@ mod handshake;
 mod history;
 mod http;
 mod kick;
+mod list;
 mod listeners;
 mod metrics;
 mod moderation;

@@ -208,15 +208,18 @@ fn where_there_can_be_no_screen_it_says_so() {
     daemon.ctl(&["top", "--sort", "size"]).ends(64, "sendq");
     let tmux = Tmux::start(&daemon, 100, 24);
     let program = env!("CARGO_BIN_EXE_wschatctl");
-    for (line, words, status) in [
+    for (n, (line, words, status)) in [
         (format!("TERM=dumb {program} top"), "of the kind dumb (TERM) cannot be drawn on", 64),
         (format!("TERM= {program} top"), "TERM is not set", 64),
         (format!("{program} top | cat"), "no terminal", 0),
         (format!("{program} top --socket /nowhere"), "no daemon has a socket at /nowhere", 69),
-    ] {
-        tmux.types(&format!("clear; {line}; echo status $?"));
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        tmux.types(&format!("clear; {line}; echo $? of {n}"));
         tmux.press("Enter");
-        let screen = tmux.waits_for(&format!("status {status}"));
+        let screen = tmux.waits_for(&format!("{status} of {n}"));
         assert!(screen.replace('\n', "").contains(words), "{words} in\n{screen}");
         assert_eq!(tmux.ask(&["display", "-p", "#{alternate_on} #{cursor_flag}"]).trim(), "0 1");
     }
