@@ -63,7 +63,7 @@ fn who_stays_is_listed_once_whoever_comes_and_goes() {
 
 #[test]
 fn a_room_and_a_nick_are_found_among_many() {
-    let daemon = Daemon::plain("");
+    let daemon = Daemon::plain("[limits]\nburst = 1000000\nrate = \"1000000/s\"\n");
     let _crowd: Vec<Chat> = (0..20).map(|_| daemon.text()).collect();
     let mut tea = Chat::open(daemon.connect(), "/chat", "");
     tea.hello(json!({"v": 1, "nick": "Tea-Drinker", "rooms": ["tea"]}));
