@@ -7,8 +7,10 @@
 //! is the only way in.
 
 mod event;
+pub mod order;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
@@ -28,6 +30,7 @@ use crate::stats::Stats;
 use crate::stats::cell::Queue;
 pub use crate::tls::CertificateView;
 pub use event::{Event, EventKind};
+use order::{ClientKey, First, FirstPage, Place, RoomKey};
 
 /// The longest a call waits for its answer.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -69,6 +72,23 @@ pub enum HubRequest {
         after: ConnId,
         scan: usize,
         reply: oneshot::Sender<ClientPage>,
+    },
+    /// Those of a page of clients that match and come first in an order, and before `bar`.
+    FirstClients {
+        filter: Box<Filter>,
+        order: First<ClientKey>,
+        bar: Option<Place>,
+        after: ConnId,
+        scan: usize,
+        reply: oneshot::Sender<FirstPage<ClientView, ConnId>>,
+    },
+    /// As [`HubRequest::FirstClients`], of rooms by name.
+    FirstRooms {
+        order: First<RoomKey>,
+        bar: Option<Place>,
+        after: Option<RoomName>,
+        scan: usize,
+        reply: oneshot::Sender<FirstPage<RoomView, RoomName>>,
     },
     Client {
         id: ConnId,
@@ -291,14 +311,17 @@ impl Filter {
     pub fn matches(&self, client: &ClientView, now: SystemTime) -> bool {
         self.user.as_ref().is_none_or(|u| client.user.as_ref() == Some(u))
             && self.nick.as_ref().is_none_or(|n| client.nick.as_ref().is_some_and(|c| c.key() == n.key()))
-            && self.ip.is_none_or(|net| net.contains(&client.peer.address))
             && self.room.as_ref().is_none_or(|r| client.rooms.contains(r))
-            && self.dialect.is_none_or(|d| client.peer.dialect == d)
-            && self.older.is_none_or(|limit| client.peer.age(now) > limit)
-            && self.idle.is_none_or(|limit| client.peer.idle(now) > limit)
-            && self
-                .sendq_over
-                .is_none_or(|limit| client.peer.counters.sendq.load(std::sync::atomic::Ordering::Relaxed) > limit)
+            && self.matches_peer(&client.peer, now)
+    }
+
+    /// What is asked of the connection itself, not of whose it is or where that is.
+    pub fn matches_peer(&self, peer: &Peer, now: SystemTime) -> bool {
+        self.ip.is_none_or(|net| net.contains(&peer.address))
+            && self.dialect.is_none_or(|d| peer.dialect == d)
+            && self.older.is_none_or(|limit| peer.age(now) > limit)
+            && self.idle.is_none_or(|limit| peer.idle(now) > limit)
+            && self.sendq_over.is_none_or(|limit| peer.counters.sendq.load(Relaxed) > limit)
     }
 }
 
@@ -437,6 +460,28 @@ impl Admin {
     pub async fn clients(&self, filter: Filter, after: ConnId, scan: usize) -> Result<ClientPage, AdminError> {
         let filter = Box::new(filter);
         ask(&self.hub, |reply| HubRequest::Clients { filter, after, scan, reply }).await
+    }
+
+    pub async fn first_clients(
+        &self,
+        filter: Filter,
+        order: First<ClientKey>,
+        bar: Option<Place>,
+        after: ConnId,
+        scan: usize,
+    ) -> Result<FirstPage<ClientView, ConnId>, AdminError> {
+        let filter = Box::new(filter);
+        ask(&self.hub, |reply| HubRequest::FirstClients { filter, order, bar, after, scan, reply }).await
+    }
+
+    pub async fn first_rooms(
+        &self,
+        order: First<RoomKey>,
+        bar: Option<Place>,
+        after: Option<RoomName>,
+        scan: usize,
+    ) -> Result<FirstPage<RoomView, RoomName>, AdminError> {
+        ask(&self.hub, |reply| HubRequest::FirstRooms { order, bar, after, scan, reply }).await
     }
 
     pub async fn client(&self, id: ConnId) -> Result<Option<ClientView>, AdminError> {

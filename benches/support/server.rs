@@ -198,6 +198,11 @@ impl Server {
         Ok(server)
     }
 
+    /// The daemon's, for operators.
+    pub fn control_socket(&self) -> PathBuf {
+        self.folder.path().join("control")
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -100,6 +100,11 @@ impl Hub {
         ClientRow { conn, dialect, addr, user, nick, resumed, rooms: client.rooms.len(), token_exp, moderator }
     }
 
+    /// Who has this nick, in whatever spelling.
+    pub fn nick_holder(&self, nick: &Nick) -> Option<&UserId> {
+        self.nicks.holder(nick)
+    }
+
     /// Bans and mutes in force, by their numbers.
     pub fn sanctions(&self, wall: SystemTime) -> impl Iterator<Item = &Arc<Sanction>> {
         self.sanctions.list(wall)
@@ -119,6 +124,13 @@ impl Hub {
     /// All rooms that are open, by name; also those that nobody is in at the moment.
     pub fn rooms(&self) -> impl Iterator<Item = RoomRow<'_>> {
         self.names.values().filter_map(|id| self.rooms.get(id)).map(room_row)
+    }
+
+    /// The open rooms whose names come after this one, by name; take as many as you want.
+    pub fn rooms_after(&self, after: Option<&RoomName>) -> impl Iterator<Item = RoomRow<'_>> {
+        let begin = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let range = self.names.range((begin, Bound::Unbounded));
+        range.filter_map(|(_, id)| self.rooms.get(id)).map(room_row)
     }
 
     pub fn room(&self, name: &RoomName) -> Option<RoomRow<'_>> {

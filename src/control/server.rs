@@ -385,10 +385,13 @@ mod tests {
     //! What only shows after a long wait, under a clock that does not wait.
 
     use super::*;
-    use crate::admin::{Closed, DaemonRequest, HubRequest};
+    use crate::admin::{ClientPage, ClientView, Closed, DaemonRequest, HubRequest};
+    use crate::chat::event::Dialect;
     use crate::chat::id::ConnId;
+    use crate::peer::{Counters, Peer};
     use crate::state::State;
     use crate::stats::Stats;
+    use std::time::SystemTime;
     use tokio::sync::mpsc;
 
     struct Table {
@@ -464,5 +467,61 @@ mod tests {
         let told = reply(&mut table.caller).await;
         let failed = serde_json::json!([{"id": 1, "error": "not closed within 30 s"}]);
         assert_eq!(told["parameters"], serde_json::json!({"matched": 2, "done": 1, "failed": failed, "bans": []}));
+    }
+
+    fn page(ids: std::ops::Range<u64>, next: Option<u64>) -> ClientPage {
+        let view = |id| ClientView {
+            peer: Arc::new(Peer {
+                id: ConnId(id),
+                address: [192, 0, 2, 1].into(),
+                port: 1,
+                dialect: Dialect::Json,
+                tls: None,
+                alpn: None,
+                origin: None,
+                agent: Some("x".repeat(256).into()),
+                since: SystemTime::now(),
+                user: Default::default(),
+                counters: Counters::default(),
+            }),
+            user: None,
+            nick: None,
+            rooms: Vec::new(),
+            resumed: false,
+            token_exp: None,
+            moderator: false,
+        };
+        ClientPage { clients: ids.map(view).collect(), next: next.map(ConnId) }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_rows_are_there_before_the_rest_is_asked_for() {
+        let mut table = connected();
+        table.caller.write_all(b"{\"method\":\"org.wschat.Control.ListClients\",\"more\":true}\0").await.unwrap();
+        let Some(HubRequest::Clients { after: ConnId(0), reply: answer, .. }) = table.hub.recv().await else {
+            panic!("no list")
+        };
+        answer.send(page(1..4, Some(3))).unwrap();
+        // The hub keeps the second page back.
+        assert_eq!(reply(&mut table.caller).await["parameters"]["clients"].as_array().unwrap().len(), 3);
+        let Some(HubRequest::Clients { after: ConnId(3), reply: answer, .. }) = table.hub.recv().await else {
+            panic!("no second page")
+        };
+        answer.send(page(4..5, None)).unwrap();
+        assert_eq!(reply(&mut table.caller).await["parameters"]["matched"], 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_more_is_asked_for_a_caller_that_does_not_read() {
+        let mut table = connected();
+        table.caller.write_all(b"{\"method\":\"org.wschat.Control.ListClients\",\"more\":true}\0").await.unwrap();
+        let Some(HubRequest::Clients { reply: answer, .. }) = table.hub.recv().await else { panic!("no list") };
+        // More than a socket holds.
+        answer.send(page(1..5001, Some(5000))).unwrap();
+        // The clock goes on once everybody waits.
+        sleep(Duration::from_secs(3600)).await;
+        assert!(table.hub.try_recv().is_err(), "one page is held, and no more");
+        assert_eq!(reply(&mut table.caller).await["parameters"]["matched"], 5000);
+        assert!(matches!(table.hub.recv().await, Some(HubRequest::Clients { after: ConnId(5000), .. })));
     }
 }

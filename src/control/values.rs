@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::protocol::{self as api, Refusal};
 use super::wire::Parameters;
+use crate::admin::order::First;
 use crate::admin::{DRAIN_MOST, Event, EventKind, Filter, TOKEN_LASTS_MOST};
 use crate::chat::event::{Close, Dialect, Level, Target};
 use crate::chat::id::{ConnId, Nick, RoomName, UserId, breaks_a_line};
@@ -114,6 +115,36 @@ pub(super) fn ban_network(parameter: &str, net: IpNet) -> Result<IpNet, Refusal>
     match plain.prefix_len() {
         0 => Err(bad(parameter, net, "a network that is not the whole internet")),
         _ => Ok(plain),
+    }
+}
+
+/// The order that `sort` names, of the first `limit`; absent where none is asked for.
+pub(super) fn order<K: Copy>(
+    name: &str,
+    with: &mut Parameters,
+    known: &[K],
+    as_str: impl Fn(K) -> &'static str,
+    limit: Option<u64>,
+    most: u64,
+) -> Result<Option<First<K>>, Refusal> {
+    let descending: Option<bool> = with.take("descending")?;
+    let Some(asked) = with.take::<String>(name)? else {
+        return match descending {
+            Some(descending) => Err(bad("descending", descending, "none without sort")),
+            None => Ok(None),
+        };
+    };
+    let Some(key) = known.iter().find(|key| as_str(**key) == asked) else {
+        let names: Vec<&str> = known.iter().map(|key| as_str(*key)).collect();
+        return Err(bad(name, asked, &names.join(", ")));
+    };
+    let expected = || format!("1 to {most} together with sort");
+    match limit {
+        Some(limit) if (1..=most).contains(&limit) => {
+            Ok(Some(First { key: *key, descending: descending.unwrap_or(false), most: limit as usize }))
+        }
+        Some(limit) => Err(bad("limit", limit, &expected())),
+        None => Err(bad("limit", "none", &expected())),
     }
 }
 

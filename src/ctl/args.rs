@@ -10,9 +10,10 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::columns::Column;
+use super::top::model::Sort as TopSort;
 use super::words::{
-    banned, drain_over, duration, glob, lasts, muted, network, nick, no_guest, notice_text, rate, reason, room, size,
-    timeout, token_lasts, user,
+    banned, drain_over, duration, glob, interval, lasts, muted, network, nick, no_guest, notice_text, rate, reason,
+    room, size, timeout, token_lasts, user,
 };
 use crate::admin::EventKind;
 use crate::control::protocol;
@@ -97,6 +98,10 @@ pub enum Command {
     Drain(Drain),
     /// Take a drain back: ask nobody else to go, and let newcomers in again
     Resume,
+    /// Show a live screen: rates, busiest rooms, slowest clients
+    ///
+    /// k kicks the chosen client, after asking; ? shows all keys.
+    Top(Top),
     /// Have the daemon read its configuration and certificate again
     ///
     /// Says what has changed and what waits for a restart. A bad file has no effect.
@@ -483,6 +488,18 @@ pub struct Events {
     pub types: Vec<String>,
     #[command(flatten)]
     pub filter: EventFilter,
+}
+
+#[derive(Debug, Args)]
+pub struct Top {
+    /// Look again after so long, from 100ms to 1h
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = interval)]
+    pub interval: Duration,
+    /// Order clients by this first
+    #[arg(long, value_name = "COLUMN", default_value = "sendq")]
+    pub sort: TopSort,
+    #[command(flatten)]
+    pub filter: Filter,
 }
 
 fn sort(text: &str) -> Result<Sort, String> {

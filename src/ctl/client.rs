@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::unistd::{Group, User, geteuid};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::value::RawValue;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::failure::Failure;
@@ -104,15 +104,17 @@ impl Daemon {
     fn reply<R: DeserializeOwned>(&mut self, timeout: Option<Duration>) -> Result<(R, bool), Failure> {
         let bytes = self.message(timeout)?;
         let garbled = |e: serde_json::Error| Failure::Garbled(super::text::harmless(&e.to_string()));
-        let reply: Reply = serde_json::from_slice(&bytes).map_err(garbled)?;
+        // The parameters are read once, as what they are: a list of thousands is not made twice.
+        let reply: Reply<&RawValue> = serde_json::from_slice(&bytes).map_err(garbled)?;
+        let parameters = reply.parameters.map_or("{}", RawValue::get);
         if let Some(name) = reply.error {
-            return Err(match Refusal::from_wire(&name, reply.parameters) {
+            let parameters = serde_json::from_str(parameters).map_err(garbled)?;
+            return Err(match Refusal::from_wire(&name, Some(parameters)) {
                 Some(refusal) => Failure::Refused(refusal),
                 None => Failure::Garbled(format!("it answers {}", super::text::harmless(&name))),
             });
         }
-        let parameters = reply.parameters.unwrap_or_else(|| Value::Object(Default::default()));
-        let parameters = serde_json::from_value(parameters).map_err(garbled)?;
+        let parameters = serde_json::from_str(parameters).map_err(garbled)?;
         Ok((parameters, reply.continues == Some(true)))
     }
 

@@ -104,6 +104,12 @@ impl Column {
         }
     }
 
+    /// Is the order the same that the daemon would make (`ClientKey` of its interface)?
+    pub fn daemon_sorts(self) -> bool {
+        use Column::*;
+        matches!(self, Id | User | Nick | Age | Idle | Sendq | Rtt | In | Out | InBytes | OutBytes)
+    }
+
     pub fn of(self, client: &Client) -> Cell {
         let text = |text: &Option<String>| text.clone().map_or(Cell::Absent, Cell::Text);
         match self {

@@ -16,6 +16,8 @@ use super::{drain, log_level, moderation, rooms};
 use crate::control::places::Environment;
 use crate::control::protocol::{self as api};
 
+/// The most that the daemon puts in order.
+const SORTED_MOST: u64 = 1000;
 /// A certificate that ends sooner than this is pointed at.
 const CERTIFICATE_SOON: Duration = Duration::from_secs(14 * 24 * 3600);
 
@@ -45,6 +47,7 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Mute(mute) => moderation::mute(mute, &mut connect()?, &mut out),
         Command::Token(token) => moderation::token(token, &mut connect()?, &mut out),
         Command::Events(events) => self::events(events, &mut connect()?, &mut out),
+        Command::Top(top) => super::top::run(top, &cli.global),
         Command::Reload { tls } => reload(*tls, &mut connect()?, &mut out),
         Command::LogLevel { level } => log_level::run(level.as_deref(), &mut connect()?, &mut out),
         Command::Tls => tls(&mut connect()?, &mut out),
@@ -166,8 +169,15 @@ fn left_in_words(left: Option<Duration>) -> String {
 fn list(list: &args::List, daemon: &mut Daemon, out: &mut Output) -> Result<(), Failure> {
     let columns = if list.columns.is_empty() { USUAL.to_vec() } else { list.columns.clone() };
     // What is sorted must be here as a whole first; all else is shown as it comes.
-    let limit = if list.sort.is_some() { None } else { list.limit };
-    let request = api::ListClients { filter: list.filter.to_wire(), limit, count: list.count };
+    let (limit, sort, descending) = match (list.sort, list.limit) {
+        (None, limit) => (limit, None, None),
+        // The daemon knows the first few without telling of all the others.
+        (Some(sort), Some(limit)) if limit <= SORTED_MOST && sort.column.daemon_sorts() => {
+            (Some(limit), Some(sort.column.name().to_owned()), Some(sort.descending))
+        }
+        (Some(_), _) => (None, None, None),
+    };
+    let request = api::ListClients { filter: list.filter.to_wire(), limit, count: list.count, sort, descending };
     let mut pages = daemon.stream(&control("ListClients"), request)?;
 
     if list.count {

@@ -17,6 +17,7 @@ mod output;
 mod rooms;
 mod stats;
 mod text;
+mod top;
 mod words;
 
 use std::ffi::OsString;

@@ -19,7 +19,7 @@ pub(super) fn list(stored: bool, daemon: &mut Daemon, out: &mut Output) -> Resul
     if stored {
         names.extend(["first", "kept"]);
     }
-    let mut pages = daemon.stream(&control("ListRooms"), api::ListRooms { stored })?;
+    let mut pages = daemon.stream(&control("ListRooms"), api::ListRooms { stored, ..api::ListRooms::default() })?;
     let mut table = Table::new(names);
     let mut begun = false;
     while let Some(page) = pages.next::<api::Rooms>()? {

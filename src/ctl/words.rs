@@ -120,6 +120,13 @@ pub(super) fn timeout(text: &str) -> Result<Duration, String> {
     }
 }
 
+pub(super) fn interval(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        interval if (Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&interval) => Ok(interval),
+        _ => Err("expected a duration from 100ms to 1h".into()),
+    }
+}
+
 pub(super) fn size(text: &str) -> Result<u64, String> {
     text.parse::<bytesize::ByteSize>()
         .map(|size| size.as_u64())

@@ -7,8 +7,10 @@
 mod acks;
 mod encode;
 pub mod link;
+mod lists;
 mod operators;
 mod pages;
+mod samples;
 mod tell;
 
 use std::collections::{BTreeMap, HashMap};
@@ -70,6 +72,7 @@ pub struct HubTask {
     saver: Saver,
     health: watch::Receiver<Health>,
     asked: operators::Asked,
+    looks: lists::Looks,
     pages: Pages,
     stats: Arc<Stats>,
     acks: Acks,
@@ -135,6 +138,7 @@ impl HubTask {
             log,
             saver,
             asked: operators::Asked::default(),
+            looks: lists::Looks::default(),
             pages: Pages::default(),
             started,
             encoder: Encoder::new(guests, config.chat.locale),
@@ -265,6 +269,7 @@ impl HubTask {
         let sent_away = end.ours && close::find(end.code).is_some_and(|row| !row.reconnect.is_wanted());
         self.chat_input(Input::Disconnected { conn: id, clean: end.clean || sent_away }, None);
         self.clients.remove(&id);
+        self.looks.gone(id);
         for asker in self.closing.remove(&id).into_iter().flatten() {
             // There is room for every answer; whoever asked may have gone.
             let _ = asker.try_send(Closed { id, result: Ok(()) });

@@ -8,14 +8,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::HubTask;
 use super::link::ToWorker;
+use super::lists::room_view;
 use crate::admin::{
-    ClientPage, ClientView, CloseError, Closed, Counts, Delivery, EventKind, Filter, HISTORY_PAGE, HistoryPage,
-    HubRequest, RoomDetail, RoomMember, RoomView, StoredRooms,
+    CloseError, Closed, Counts, Delivery, EventKind, HISTORY_PAGE, HistoryPage, HubRequest, RoomDetail, RoomMember,
+    StoredRooms,
 };
 use crate::chat::event::{ActionError, Close, Input, Level, LogFailure, LogReply, LogRequest, Outcome, Target, Ticket};
 use crate::chat::id::{ConnId, RoomName};
 use crate::chat::sanction::SanctionKind;
-use crate::chat::view::{ClientRow, RoomRow};
 use crate::receipt::Receipt;
 
 /// How long a notice is waited for until it is written to everybody it is for.
@@ -83,6 +83,12 @@ impl HubTask {
             HubRequest::Ping(reply) => drop(reply.send(())),
             HubRequest::Counts(reply) => drop(reply.send(self.counts())),
             HubRequest::Clients { filter, after, scan, reply } => drop(reply.send(self.page(&filter, after, scan))),
+            HubRequest::FirstClients { filter, order, bar, after, scan, reply } => {
+                drop(reply.send(self.first_clients(&filter, order, bar, after, scan)));
+            }
+            HubRequest::FirstRooms { order, bar, after, scan, reply } => {
+                drop(reply.send(self.first_rooms(order, bar, after.as_ref(), scan)));
+            }
             HubRequest::Client { id, reply } => {
                 drop(reply.send(self.chat.client(id).and_then(|row| self.view(&row))));
             }
@@ -143,31 +149,6 @@ impl HubTask {
             health: self.health.borrow().clone(),
             log: self.log.counts(),
         }
-    }
-
-    fn page(&self, filter: &Filter, after: ConnId, scan: usize) -> ClientPage {
-        let now = SystemTime::now();
-        let mut rows = self.chat.clients(after);
-        let mut last = None;
-        let mut clients = Vec::new();
-        for row in rows.by_ref().take(scan) {
-            last = Some(row.conn);
-            clients.extend(self.view(&row).filter(|view| filter.matches(view, now)));
-        }
-        let next = if rows.next().is_some() { last } else { None };
-        ClientPage { clients, next }
-    }
-
-    fn view(&self, row: &ClientRow<'_>) -> Option<ClientView> {
-        Some(ClientView {
-            peer: self.clients.get(&row.conn)?.peer.clone(),
-            user: row.user.cloned(),
-            nick: row.nick.cloned(),
-            rooms: self.chat.rooms_of(row.conn).cloned().collect(),
-            resumed: row.resumed,
-            token_exp: row.token_exp,
-            moderator: row.moderator,
-        })
     }
 
     fn room_detail(&self, name: &RoomName) -> Option<RoomDetail> {
@@ -236,8 +217,4 @@ impl HubTask {
             detail,
         });
     }
-}
-
-fn room_view(row: &RoomRow<'_>) -> RoomView {
-    RoomView { name: row.name.clone(), users: row.online, clients: row.members, seq: row.head }
 }

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use wschat::admin::order::{ClientKey, FirstPage, Place, Podium, Rank, Tie};
 use wschat::admin::*;
 use wschat::chat::event::{Action, Close, Dialect, Level, Target};
 use wschat::chat::id::{ConnId, Nick, RoomName, UserId};
@@ -336,6 +337,41 @@ async fn hub_task(mut inbox: mpsc::Receiver<HubRequest>, world: Arc<Mutex<World>
                 let next = (seen.len() == scan).then(|| seen.last().unwrap().peer.id);
                 let clients = seen.into_iter().filter(|view| filter.matches(view, now)).cloned().collect();
                 let _ = reply.send(ClientPage { clients, next });
+            }
+            HubRequest::FirstClients { filter, order, bar, after, scan, reply } => {
+                let now = SystemTime::now();
+                let seen: Vec<&ClientView> = world.clients.values().filter(|v| v.peer.id > after).take(scan).collect();
+                let next = (seen.len() == scan).then(|| seen.last().unwrap().peer.id);
+                let mut podium = Podium::new(order.most, bar);
+                let mut matched = 0;
+                for view in seen.into_iter().filter(|view| filter.matches(view, now)) {
+                    matched += 1;
+                    let rank = match order.key {
+                        ClientKey::Sendq => Rank::Number(view.peer.counters.sendq.load(Relaxed) as u64),
+                        _ => Rank::Number(view.peer.id.0),
+                    };
+                    podium.show(Place { rank, descending: order.descending, tie: Tie::Client(view.peer.id) });
+                }
+                let first = podium.places().into_iter().map(|place| {
+                    let Tie::Client(id) = place.tie else { unreachable!("only clients were shown") };
+                    (place, world.clients[&id].clone())
+                });
+                let _ = reply.send(FirstPage { first: first.collect(), next, matched });
+            }
+            HubRequest::FirstRooms { order, reply, .. } => {
+                let mut podium = Podium::new(order.most, None);
+                for (name, count) in [("tea", 1), ("lobby", 2)] {
+                    let tie = Tie::Room(RoomName::parse(name).unwrap());
+                    podium.show(Place { rank: Rank::Number(count), descending: order.descending, tie });
+                }
+                let first = podium.places().into_iter().map(|place| {
+                    let (Tie::Room(name), Rank::Number(count)) = (&place.tie, &place.rank) else {
+                        unreachable!("only rooms were shown")
+                    };
+                    let view = room(name.as_str(), *count as usize);
+                    (place, view)
+                });
+                let _ = reply.send(FirstPage { first: first.collect(), next: None, matched: 2 });
             }
             HubRequest::Client { id: ConnId(HELD), reply } => held.push(reply),
             HubRequest::Client { id, reply } => drop(reply.send(world.clients.get(&id).cloned())),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+use wschat::admin::order::{ClientKey, RoomKey};
 
 use crate::fake::{Daemon, Raw, World, some};
 
@@ -96,6 +97,8 @@ fn replies_have_the_declared_fields() {
     same(&control, "Filter", &filter);
     let list = ask(control_interface, &control, "ListClients", json!({"filter": filter, "limit": 2, "count": false}));
     same(&control, "Client", &list["clients"][0]);
+    let sorted = json!({"filter": filter, "limit": 2, "sort": "sendq", "descending": true});
+    ask(control_interface, &control, "ListClients", sorted);
     let one = ask(control_interface, &control, "ShowClient", json!({"id": 1}));
     same(&control, "Client", &one["client"]);
     let target = json!({"everyone": true, "room": null, "user": null, "client": null});
@@ -107,6 +110,13 @@ fn replies_have_the_declared_fields() {
     ask("org.wschat.Push", &push, "Online", json!({"user": "u1", "room": null}));
     let rooms = ask(control_interface, &control, "ListRooms", json!({"stored": true}));
     same(&control, "Room", &rooms["rooms"][0]);
+    let sorted = json!({"limit": 1, "sort": "clients", "descending": true});
+    let rooms = ask(control_interface, &control, "ListRooms", sorted);
+    assert_eq!(rooms["rooms"][0]["name"], "lobby");
+    assert_eq!(rooms["rooms"].as_array().unwrap().len(), 1);
+    let keys = |known: &[&str]| known.iter().map(|key| key.to_string()).collect::<Vec<_>>();
+    assert_eq!(control["ClientKey"], keys(&ClientKey::ALL.map(ClientKey::as_str)));
+    assert_eq!(control["RoomKey"], keys(&RoomKey::ALL.map(RoomKey::as_str)));
     let rooms = ask(control_interface, &control, "ListRooms", json!({}));
     same(&control, "Room", &rooms["rooms"][0]);
     let room = ask(control_interface, &control, "ShowRoom", json!({"room": "lobby"}));

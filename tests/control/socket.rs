@@ -386,6 +386,57 @@ fn pages_stream_and_end() {
 }
 
 #[test]
+fn the_first_in_an_order_come_without_the_others() {
+    let mut world = World::default();
+    for id in 1..=1500 {
+        let view = client(id, &format!("u{id}"), &format!("n{id}"), "192.0.2.1", &[]);
+        view.peer.counters.sendq.store((id * 7919 % 1500) as usize, std::sync::atomic::Ordering::Relaxed);
+        world.clients.insert(ConnId(id), view);
+    }
+    let daemon = Daemon::start(world);
+    let mut raw = daemon.raw();
+    let mut first = |parameters: Value| {
+        raw.send(json!({"method": "org.wschat.Control.ListClients", "more": true, "parameters": parameters}));
+        let mut reply = raw.reply().unwrap();
+        assert_eq!(reply.get("continues"), None);
+        reply["parameters"].take()
+    };
+    let reply = first(json!({"sort": "sendq", "descending": true, "limit": 3}));
+    let waiting: Vec<u64> =
+        reply["clients"].as_array().unwrap().iter().map(|row| row["sendq"].as_u64().unwrap()).collect();
+    assert_eq!((waiting, reply["matched"].as_u64()), (vec![1499, 1498, 1497], Some(1500)));
+    let reply = first(json!({"sort": "sendq", "limit": 1000}));
+    let waiting: Vec<u64> =
+        reply["clients"].as_array().unwrap().iter().map(|row| row["sendq"].as_u64().unwrap()).collect();
+    assert_eq!(waiting, (0..1000).collect::<Vec<u64>>());
+    let reply = first(json!({"sort": "id", "limit": 2, "filter": {"user": "u700"}}));
+    assert_eq!((&reply["matched"], &reply["clients"][0]["id"]), (&json!(1), &json!(700)));
+    for (parameters, wrong) in [
+        (json!({"sort": "size", "limit": 3}), "sort"),
+        (json!({"sort": "sendq"}), "limit"),
+        (json!({"sort": "sendq", "limit": 0}), "limit"),
+        (json!({"sort": "sendq", "limit": 1001}), "limit"),
+        (json!({"sort": "sendq", "limit": 3, "count": true}), "count"),
+        (json!({"descending": true}), "descending"),
+    ] {
+        raw.send(json!({"method": "org.wschat.Control.ListClients", "more": true, "parameters": parameters}));
+        let reply = raw.reply().unwrap();
+        assert_eq!(error_of(&reply), "org.wschat.Control.BadValue", "{reply}");
+        assert_eq!(reply["parameters"]["parameter"], wrong);
+    }
+    for (parameters, wrong) in
+        [(json!({"sort": "rate", "limit": 3, "stored": true}), "stored"), (json!({"limit": 3}), "limit")]
+    {
+        let reply = raw.call("org.wschat.Control.ListRooms", parameters);
+        assert_eq!(reply["parameters"]["parameter"], wrong, "{reply}");
+    }
+    // wschatctl leaves the choice to the daemon, and shows the same as if it had sorted itself.
+    let ran = daemon.ctl(&["list", "-o", "id,sendq", "--sort=-sendq", "--limit", "2"]);
+    let all = daemon.ctl(&["list", "-o", "id,sendq", "--sort=-sendq"]);
+    assert_eq!(ran.stdout.lines().collect::<Vec<_>>(), all.stdout.lines().take(2).collect::<Vec<_>>());
+}
+
+#[test]
 fn what_changes_something_is_written_down() {
     let daemon = Daemon::start(some());
     let mut raw = daemon.raw();

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use proptest::prelude::*;
+
 use super::super::event::*;
 use super::super::id::{ConnId, RoomName};
 use super::super::view::Counts;
@@ -235,4 +237,46 @@ fn operators_are_told_what_happens() {
     let kinds: Vec<&str> = told.iter().map(|what| what.split(' ').next().unwrap()).collect();
     assert_eq!(kinds, ["Welcomed", "Joined", "Message", "NickChanged", "Left"]);
     assert!(told[2].contains("seq: 1, bytes: 4"), "{}", told[2]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// A list that is read page by page while people come and go has everybody exactly once who was
+    /// there all the time, and nobody twice.
+    #[test]
+    fn who_stays_is_listed_once(
+        people in 1usize..60,
+        page in 1usize..10,
+        steps in prop::collection::vec((any::<bool>(), any::<prop::sample::Index>()), 0..60),
+    ) {
+        let mut w = World::new(Settings::default());
+        let mut here: Vec<ConnId> = (0..people).map(|_| w.connect(Dialect::Json)).collect();
+        let mut stayed = here.clone();
+        let mut listed: Vec<ConnId> = Vec::new();
+        let mut steps = steps.into_iter();
+        loop {
+            let after = listed.last().copied().unwrap_or(ConnId(0));
+            let found: Vec<ConnId> = w.hub.clients(after).take(page).map(|row| row.conn).collect();
+            prop_assert!(found.is_sorted());
+            if found.is_empty() {
+                break;
+            }
+            listed.extend(found);
+            for (comes, which) in steps.by_ref().take(4) {
+                if comes {
+                    here.push(w.connect(Dialect::Json));
+                } else if !here.is_empty() {
+                    let gone = here.remove(which.index(here.len()));
+                    stayed.retain(|id| *id != gone);
+                    w.drop_conn(gone, true);
+                }
+            }
+        }
+        let mut once = listed.clone();
+        once.dedup();
+        prop_assert_eq!(&once, &listed);
+        prop_assert!(listed.is_sorted());
+        prop_assert!(stayed.iter().all(|id| listed.contains(id)));
+    }
 }

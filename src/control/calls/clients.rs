@@ -10,18 +10,21 @@ use ipnet::IpNet;
 use super::closing::{Closing, Paced, failure};
 use super::moderation::{Operator, Sanctioned, ending, not_saved};
 use super::{Desk, Trouble};
+use crate::admin::order::{ClientKey, First, Merged};
 use crate::admin::{AdminError, ClientView, CloseError, Filter};
 use crate::chat::id::{ConnId, Nick, RoomName, UserId};
 use crate::chat::sanction::BanTarget;
 use crate::control::protocol::{self as api, Refusal, seconds, time};
 use crate::control::server::Replies;
-use crate::control::values::{bad, ban_network, close, cut, filter, lasts, rate};
+use crate::control::values::{bad, ban_network, close, cut, filter, lasts, order, rate};
 use crate::control::wire::Parameters;
 use crate::pace::Pace;
 
 /// Connections that the hub looks at for one page: the first rows are there at once, and nobody's
 /// message waits long.
 const PAGE: usize = 512;
+/// The most that one answer holds in order.
+const SORTED_MOST: u64 = 1000;
 
 /// The most connections whose people are banned by one kick: each is found out about and banned
 /// by itself.
@@ -50,12 +53,19 @@ impl Desk<'_> {
         let filter = filter(with.take("filter")?)?;
         let limit: Option<u64> = with.take("limit")?;
         let count: bool = with.take("count")?.unwrap_or(false);
+        let order = order("sort", &mut with, &ClientKey::ALL, ClientKey::as_str, limit, SORTED_MOST)?;
         with.end()?;
+        if order.is_some() && count {
+            return Err(bad("count", count, "false together with sort").into());
+        }
         if !replies.more() {
             return Err(Refusal::ExpectedMore {}.into());
         }
         if replies.oneway() {
             return Ok(());
+        }
+        if let Some(order) = order {
+            return self.first(filter, order, replies).await;
         }
         let limit = limit.unwrap_or(u64::MAX);
         let mut matched = 0;
@@ -79,6 +89,19 @@ impl Desk<'_> {
         }
         // Only a limit of 0 comes here.
         Ok(replies.last(&api::Clients { clients: Vec::new(), matched }).await?)
+    }
+
+    /// Looks at all, page by page, and holds no more than it answers and one page.
+    async fn first(&self, filter: Filter, order: First<ClientKey>, replies: &mut Replies) -> Result<(), Trouble> {
+        let mut merged = Merged::new(order.most);
+        let mut after = Some(ConnId(0));
+        while let Some(begin) = after {
+            let page = self.admin.first_clients(filter.clone(), order, merged.bar(), begin, PAGE).await?;
+            after = merged.take(page).filter(|next| *next > begin);
+        }
+        let (matched, now) = (merged.matched, SystemTime::now());
+        let clients = merged.all().map(|view| client(&view, now)).collect();
+        Ok(replies.last(&api::Clients { clients, matched }).await?)
     }
 
     pub(super) async fn client(&self, mut with: Parameters) -> Result<api::OneClient, Trouble> {

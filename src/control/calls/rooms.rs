@@ -3,24 +3,52 @@
 use std::collections::BTreeMap;
 
 use super::{Desk, Trouble};
+use crate::admin::order::{First, Merged, RoomKey};
 use crate::admin::{HISTORY_PAGE, RoomView};
 use crate::chat::event::{Action, HistoryRange, Outcome, StoredRoom};
 use crate::chat::id::RoomName;
 use crate::control::protocol::{self as api, Refusal};
 use crate::control::server::Replies;
-use crate::control::values::{reason, room_name};
+use crate::control::values::{bad, order, reason, room_name};
 use crate::control::wire::Parameters;
+
+/// Rooms that the hub looks at for one page.
+const PAGE: usize = 512;
+/// The most that one answer holds in order.
+const SORTED_MOST: u64 = 1000;
 
 impl Desk<'_> {
     pub(super) async fn rooms(&self, mut with: Parameters, replies: &mut Replies) -> Result<(), Trouble> {
         let stored: bool = with.take("stored")?.unwrap_or(false);
+        let limit: Option<u64> = with.take("limit")?;
+        let order = order("sort", &mut with, &RoomKey::ALL, RoomKey::as_str, limit, SORTED_MOST)?;
         with.end()?;
+        match (limit, order) {
+            (_, Some(_)) if stored => return Err(bad("stored", stored, "false together with sort").into()),
+            (_, Some(order)) => return self.first_rooms(order, replies).await,
+            (Some(limit), None) => return Err(bad("limit", limit, "none without sort").into()),
+            (None, None) => {}
+        }
         if stored {
             return self.stored_rooms(replies).await;
         }
         let mut rooms: Vec<api::Room> = self.admin.rooms().await?.into_iter().map(room).collect();
         rooms.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(replies.last(&api::Rooms { rooms }).await?)
+    }
+
+    /// The first of the open rooms in an order, looked at page by page.
+    async fn first_rooms(&self, order: First<RoomKey>, replies: &mut Replies) -> Result<(), Trouble> {
+        let mut merged = Merged::new(order.most);
+        let mut after = None;
+        loop {
+            let page = self.admin.first_rooms(order, merged.bar(), after, PAGE).await?;
+            after = merged.take(page);
+            if after.is_none() {
+                let rooms = merged.all().map(room).collect();
+                return Ok(replies.last(&api::Rooms { rooms }).await?);
+            }
+        }
     }
 
     /// The open rooms and those of the history, which both come in the order of their names.
