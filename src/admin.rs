@@ -20,6 +20,7 @@ use crate::chat::event::{
 use crate::chat::id::{ConnId, Nick, RoomName, Seq, UserId};
 use crate::chat::sanction::{Sanction, SanctionKind};
 use crate::log::{Health, LogCounts};
+pub use crate::log::{Backup, BackupError, Part as BackupPart};
 use crate::peer::Peer;
 use crate::state::{Phase, State};
 pub use crate::tls::CertificateView;
@@ -118,6 +119,8 @@ pub enum DaemonRequest {
         reply: oneshot::Sender<Result<Reloaded, String>>,
     },
     Certificate(oneshot::Sender<Option<CertificateView>>),
+    /// A copy of the history is begun; it comes in parts.
+    Backup(oneshot::Sender<Result<Backup, BackupError>>),
     /// A token made with the configured secret, for trying out; the error says why there is none.
     Token {
         wish: Box<TokenWish>,
@@ -509,6 +512,10 @@ impl Admin {
     /// The error is what was wrong; nothing has changed then.
     pub async fn reload(&self, tls_only: bool) -> Result<Result<Reloaded, String>, AdminError> {
         ask(&self.daemon, |reply| DaemonRequest::Reload { tls_only, reply }).await
+    }
+
+    pub async fn backup(&self) -> Result<Result<Backup, BackupError>, AdminError> {
+        ask(&self.daemon, DaemonRequest::Backup).await
     }
 
     pub async fn certificate(&self) -> Result<Option<CertificateView>, AdminError> {

@@ -14,12 +14,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::admin::{Admin, CertificateView, Counts, DaemonRequest, Info};
+use crate::admin::{Admin, BackupError, CertificateView, Counts, DaemonRequest, Info};
 use crate::cli::exit;
 use crate::hub::Order;
 use crate::hub::link::ToWorker;
 use crate::journal::LogLevel;
-use crate::log::Health;
+use crate::log::{Backups, Health};
 use crate::net::Shared;
 use crate::state::Phase;
 use crate::systemd;
@@ -74,6 +74,8 @@ struct Daemon {
     threads: Vec<JoinHandle<()>>,
     requests: mpsc::Receiver<DaemonRequest>,
     health: watch::Receiver<Health>,
+    /// Absent where nothing is kept on disk.
+    backups: Option<Backups>,
 }
 
 /// What the daemon turns to next.
@@ -178,6 +180,10 @@ impl Daemon {
         match request {
             DaemonRequest::Info(reply) => drop(reply.send(self.info())),
             DaemonRequest::Certificate(reply) => drop(reply.send(self.certificate())),
+            DaemonRequest::Backup(reply) => {
+                let nothing = || BackupError::NotKept(self.shared.config.load().history.store.as_str());
+                drop(reply.send(self.backups.as_ref().ok_or_else(nothing).and_then(Backups::begin)));
+            }
             DaemonRequest::Token { wish, reply } => {
                 let token = self.shared.tokens.load().mint(&wish, SystemTime::now());
                 drop(reply.send(token.map_err(|why| why.to_string())));

@@ -7,9 +7,11 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+mod backup;
 mod moderation;
 mod refusal;
 
+pub use backup::*;
 pub use moderation::*;
 pub use refusal::Refusal;
 

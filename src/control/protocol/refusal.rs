@@ -43,6 +43,14 @@ pub enum Refusal {
     NotSaved { ids: Vec<u64>, reason: String },
     #[error("the history cannot do it now: {reason}; `wschatctl status` shows when it can again")]
     HistoryUnavailable { reason: String },
+    #[error("another backup is under way; try again when it is done")]
+    BackupUnderWay {},
+    #[error(
+        "there is nothing to back up: with history.store = {store:?} nothing is kept on disk; set it to \"sqlite\""
+    )]
+    NothingToBackUp { store: String },
+    #[error("there is no backup: {reason}")]
+    BackupFailed { reason: String },
     #[error("there is no token to be had: {reason}")]
     NoSecret { reason: String },
     #[error("nothing has changed: {reason}")]
