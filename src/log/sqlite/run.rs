@@ -17,7 +17,11 @@ use super::schema::{APPLICATION, BACKUP};
 /// Bytes of the text.
 pub(super) const LENGTH: usize = 16;
 
-const DRAW: &str = "UPDATE store SET run = lower(hex(randomblob(8))) RETURNING run";
+const SET: &str = "UPDATE store SET run = ?1";
+
+fn draw() -> String {
+    format!("{:0LENGTH$x}", rand::random::<u64>())
+}
 
 /// Finds out, and acts on it, when the database is opened and nobody uses it yet.
 pub(super) fn begin(db: &mut Connection, lock: &Lock, path: &Path) -> rusqlite::Result<()> {
@@ -32,7 +36,8 @@ pub(super) fn begin(db: &mut Connection, lock: &Lock, path: &Path) -> rusqlite::
     let rooms = change.execute("UPDATE room SET epoch = lower(hex(randomblob(8)))", [])?;
     change.execute("UPDATE store SET name = lower(hex(randomblob(8)))", [])?;
     change.pragma_update(None, "application_id", APPLICATION)?;
-    let run: String = change.query_row(DRAW, [], |row| row.get(0))?;
+    let run = draw();
+    change.execute(SET, [&run])?;
     change.commit()?;
     written(lock, &run);
     if rooms > 0 {
@@ -47,8 +52,9 @@ pub(super) fn begin(db: &mut Connection, lock: &Lock, path: &Path) -> rusqlite::
 
 /// Draws the text anew in both.
 pub(super) fn end(db: &Connection, lock: &Lock) {
-    match db.query_row(DRAW, [], |row| row.get::<_, String>(0)) {
-        Ok(run) => written(lock, &run),
+    let run = draw();
+    match db.execute(SET, [&run]) {
+        Ok(_) => written(lock, &run),
         Err(error) => tracing::debug!("the history's run is not drawn anew: {error}"),
     }
 }
