@@ -4,6 +4,7 @@
 mod command_line;
 mod control;
 mod crowd;
+mod documents;
 mod first_start;
 mod garbage;
 mod handshake;
@@ -14,6 +15,7 @@ mod listeners;
 mod metrics;
 mod moderation;
 mod reload;
+mod shells;
 mod shutdown;
 mod support;
 mod systemd;
