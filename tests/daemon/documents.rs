@@ -16,6 +16,23 @@ fn file(path: &str) -> String {
     std::fs::read_to_string(&whole).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 
+/// What stands in OPERATING.md below this heading, in fences of this language.
+#[track_caller]
+pub fn operating(heading: &str, language: &str) -> Vec<String> {
+    let text = file("docs/OPERATING.md");
+    let (start, mark) = (format!("\n{heading}\n"), heading.split(' ').next().unwrap_or_default().to_owned());
+    let at = text.find(&start).unwrap_or_else(|| panic!("no {heading}")) + start.len();
+    let rest = &text[at..];
+    // Up to the next heading of its rank or above it.
+    let ends = (2..=mark.len()).filter_map(|rank| rest.find(&format!("\n{} ", "#".repeat(rank))));
+    let part = &rest[..ends.min().unwrap_or(rest.len())];
+    let fence = format!("```{language}\n");
+    let found = part.split(&fence).skip(1).map(|after| after.split("```").next().unwrap_or_default().to_owned());
+    let found: Vec<String> = found.collect();
+    assert!(!found.is_empty(), "{heading} shows no {language}");
+    found
+}
+
 /// A manual page as its reader sees it: without fonts, and with hyphens that are not escaped.
 fn page(path: &str) -> String {
     let text = file(path).replace("\\-", "-").replace("\\f[B]", "\\fB");

@@ -1,6 +1,7 @@
 //! The daemon as a whole: the real `wschat` and the real `wschatctl`, over real sockets. One file
 //! for each behaviour; what a message means to those who chat is tested elsewhere.
 
+mod certificates;
 mod command_line;
 mod control;
 mod crowd;
@@ -14,6 +15,7 @@ mod kick;
 mod listeners;
 mod metrics;
 mod moderation;
+mod proxies;
 mod reload;
 mod shells;
 mod shutdown;
