@@ -19,8 +19,8 @@ use crate::chat::event::{
 };
 use crate::chat::id::{ConnId, Nick, RoomName, Seq, UserId};
 use crate::chat::sanction::{Sanction, SanctionKind};
-use crate::log::{Health, LogCounts};
 pub use crate::log::{Backup, BackupError, Part as BackupPart};
+use crate::log::{Health, LogCounts};
 use crate::peer::Peer;
 use crate::state::{Phase, State};
 pub use crate::tls::CertificateView;

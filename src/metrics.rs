@@ -134,7 +134,13 @@ impl Collector for Numbers {
         let since = info.since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         gauge(out, "wschat_start_time", "When the daemon started, since 1970.", Some(Unit::Seconds), since)?;
         let serving = whole(usize::from(*phase == Phase::Serving));
-        gauge(out, "wschat_serving", "1 while newcomers are let in, 0 while starting, draining or stopping.", None, serving)?;
+        gauge(
+            out,
+            "wschat_serving",
+            "1 while newcomers are let in, 0 while starting, draining or stopping.",
+            None,
+            serving,
+        )?;
         gauge(out, "wschat_clients", "Open WebSockets.", None, whole(counts.clients))?;
         gauge(out, "wschat_clients_max", "The most WebSockets that are let in.", None, whole(info.clients_max))?;
         gauge(out, "wschat_users", "Users who are here.", None, whole(counts.users))?;

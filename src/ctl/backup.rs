@@ -53,9 +53,8 @@ pub(super) fn run(
         let name = file.to_string_lossy();
         let (rooms, entries) = (whole.rooms, whole.entries);
         let (bytes, sha256) = (whole.bytes, &whole.sha256);
-        return out.document(
-            &json!({"file": name, "bytes": bytes, "sha256": sha256, "rooms": rooms, "entries": entries}),
-        );
+        return out
+            .document(&json!({"file": name, "bytes": bytes, "sha256": sha256, "rooms": rooms, "entries": entries}));
     }
     out.line(&format!("{} in {}", said(&whole), harmless(&file.to_string_lossy())))?;
     out.flush()
@@ -68,10 +67,7 @@ fn said(whole: &api::BackupWhole) -> String {
 }
 
 /// Takes all of it, and checks that it is what the daemon has sent.
-fn take(
-    daemon: &mut Daemon,
-    mut write: impl FnMut(&[u8]) -> Result<(), Failure>,
-) -> Result<api::BackupWhole, Failure> {
+fn take(daemon: &mut Daemon, mut write: impl FnMut(&[u8]) -> Result<(), Failure>) -> Result<api::BackupWhole, Failure> {
     let mut parts = daemon.stream(&control("Backup"), api::Nothing {})?;
     let mut hash = digest::Context::new(&digest::SHA256);
     let mut taken = 0;

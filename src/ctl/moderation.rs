@@ -174,7 +174,10 @@ fn wish(edit: &args::Edit) -> api::EditSanction {
 }
 
 fn ends(until: Option<&str>) -> String {
-    until.map_or_else(|| "is in force until it is ended".into(), |until| format!("is in force until {}", harmless(until)))
+    until.map_or_else(
+        || "is in force until it is ended".into(),
+        |until| format!("is in force until {}", harmless(until)),
+    )
 }
 
 /// Ends each of them; those that are not there are told, and keep nobody from the others.

@@ -8,4 +8,5 @@ mod history;
 mod interface;
 mod moderation;
 mod socket;
+mod statuses;
 mod store;

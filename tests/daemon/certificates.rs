@@ -12,9 +12,8 @@ use crate::support::{Setup, Stream};
 
 #[test]
 fn an_authority_of_ones_own_as_documented() {
-    let setup = Setup::new(&format!(
-        "{TLS}[tls]\ncertificate = \"FOLDER/fullchain.pem\"\nkey = \"FOLDER/privkey.pem\"\n"
-    ));
+    let setup =
+        Setup::new(&format!("{TLS}[tls]\ncertificate = \"FOLDER/fullchain.pem\"\nkey = \"FOLDER/privkey.pem\"\n"));
     for commands in operating("### A certification authority of your own", "sh") {
         let ran = Ran::of(setup.command("sh").args(["-e", "-c", &commands]));
         assert_eq!(ran.status, 0, "{commands}\n{ran:?}");

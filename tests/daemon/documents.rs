@@ -93,7 +93,8 @@ fn every_command_and_flag_of_wschatctl() {
     let (manual, control) = (page("packaging/man/wschatctl.1"), file("docs/CONTROL.md"));
     let mut definition = ctl::args::Cli::command();
     definition.build();
-    let global: Vec<String> = definition.get_arguments().filter_map(|a| a.get_long()).map(|l| format!("--{l}")).collect();
+    let global: Vec<String> =
+        definition.get_arguments().filter_map(|a| a.get_long()).map(|l| format!("--{l}")).collect();
     let found = commands(&definition, "");
     assert!(found.len() > 20, "they are found at all");
     for (name, command) in found {
@@ -158,7 +159,8 @@ fn every_configuration_key() {
         } else if let Some((key, _)) = line.split_once(" = ") {
             keys += 1;
             assert!(manual.contains(&format!("\n{table}.{key}\n")), "{table}.{key} in wschat.toml(5)");
-            let of_table = sample.split("\n[").find(|part| part.trim_start_matches('[').starts_with(&format!("{table}]")));
+            let of_table =
+                sample.split("\n[").find(|part| part.trim_start_matches('[').starts_with(&format!("{table}]")));
             let of_table = of_table.unwrap_or_else(|| panic!("[{table}] in the sample"));
             let at = |start: &str| of_table.contains(&format!("\n{start}{key} = "));
             assert!(at("#") || at(""), "{table}.{key} in the sample");
@@ -207,7 +209,11 @@ fn every_close_code_has_its_line_in_what_to_do() {
 #[test]
 fn links_between_the_documents_lead_somewhere() {
     let anchor = |heading: &str| -> String {
-        let kept = heading.to_lowercase().chars().filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c)).collect::<String>();
+        let kept = heading
+            .to_lowercase()
+            .chars()
+            .filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c))
+            .collect::<String>();
         kept.replace(' ', "-")
     };
     let documents = ["README.md", "docs/OPERATING.md", "docs/CONTROL.md", "docs/PROTOCOL.md", "docs/ARCHITECTURE.md"];
@@ -224,7 +230,9 @@ fn links_between_the_documents_lead_somewhere() {
             let whole = Path::new(env!("CARGO_MANIFEST_DIR")).join(&path);
             assert!(whole.exists(), "{document} refers to {target}");
             if !heading.is_empty() {
-                let there = file(&path).lines().any(|line| line.starts_with('#') && anchor(line.trim_start_matches(['#', ' '])) == heading);
+                let there = file(&path)
+                    .lines()
+                    .any(|line| line.starts_with('#') && anchor(line.trim_start_matches(['#', ' '])) == heading);
                 assert!(there, "{document} refers to {target}");
             }
         }

@@ -98,7 +98,8 @@ fn fish_completes() {
     for (line, offered) in LINES {
         let mut fish = Command::new("fish");
         fish.env("HOME", folder.path()).env_remove("XDG_CONFIG_HOME");
-        let ran = Ran::of(fish.args(["--no-config", "-c", "source $argv[1]; complete -C $argv[2]"]).arg(&script).arg(line));
+        let ran =
+            Ran::of(fish.args(["--no-config", "-c", "source $argv[1]; complete -C $argv[2]"]).arg(&script).arg(line));
         assert_eq!((ran.status, ran.stderr.as_str()), (0, ""), "{line}");
         assert!(ran.stdout.lines().any(|word| word.split('\t').next() == Some(offered)), "{line}: {}", ran.stdout);
     }

@@ -62,7 +62,8 @@ impl Copying {
             }
             BackupPart::Chunk(chunk) => Next::Part(api::BackupPart { chunk: Some(chunk), ..nothing }),
             BackupPart::Done(done) => {
-                let words = format_args!("took a backup of the history: {} entries, {} bytes", done.entries, done.bytes);
+                let words =
+                    format_args!("took a backup of the history: {} entries, {} bytes", done.entries, done.bytes);
                 self.operator.did("backup", 1, 1, 0, words);
                 let (bytes, sha256, rooms, entries) = (done.bytes, done.sha256, done.rooms, done.entries);
                 Next::Last(api::BackupPart {

@@ -60,10 +60,7 @@ pub enum BackupError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
     /// Bytes that are copied, of so many.
-    Copied {
-        bytes: u64,
-        of: u64,
-    },
+    Copied { bytes: u64, of: u64 },
     /// The next bytes, in Base64 (RFC 4648, section 4).
     Chunk(String),
     /// The last part.
@@ -183,9 +180,8 @@ impl Work {
         // The snapshot begins with the first look. As long as it is open the copy is of it alone, whatever
         // is written meanwhile.
         let counts = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
-        let (rooms, entries) = source
-            .query_row("SELECT count(*), coalesce(sum(count), 0) FROM room", [], counts)
-            .map_err(told)?;
+        let (rooms, entries) =
+            source.query_row("SELECT count(*), coalesce(sum(count), 0) FROM room", [], counts).map_err(told)?;
         let page = source.pragma_query_value(None, "page_size", |row| row.get::<_, i64>(0)).map_err(told)?;
         let pages = source.pragma_query_value(None, "page_count", |row| row.get::<_, i64>(0)).map_err(told)?;
         let bytes = |pages: i64| u64::try_from(pages.saturating_mul(page)).unwrap_or(0);
