@@ -2,6 +2,7 @@
 //! comes back is given other messages under numbers that he has seen.
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -221,7 +222,10 @@ fn one_at_a_time_and_who_goes_makes_room() {
     whole("who has gone makes room");
     // A ctl that is killed half-way does, too.
     let mut killed = daemon.ctl_command(&["backup", "-"]).stdout(Stdio::piped()).spawn().expect("it can be run");
-    until("it has begun", || (daemon.ctl(&["backup", "other.db", "--force"]).status == 75).then_some(()));
+    let mut first = [0];
+    let taken = killed.stdout.as_mut().expect("it is piped").read(&mut first).expect("it gives some");
+    assert_eq!(taken, 1, "it has begun, and stands: nobody takes the rest");
+    daemon.ctl(&["backup", "other.db", "--force"]).ends(75, "another backup is under way");
     killed.kill().expect("our own child");
     killed.wait().expect("our own child");
     whole("who was killed makes room");

@@ -234,7 +234,9 @@ fn journal(folder: &Path) -> Vec<u8> {
 
 fn copy_with(from: &Path, journal: &[u8]) -> TempDir {
     let copy = tempfile::tempdir().expect("a temporary folder");
-    fs::copy(from.join("wschat.db"), copy.path().join("wschat.db")).expect("there is a database");
+    for file in ["wschat.db", "wschat.db.lock"] {
+        fs::copy(from.join(file), copy.path().join(file)).expect("there is a database");
+    }
     fs::write(copy.path().join("wschat.db-wal"), journal).expect("our own folder");
     copy
 }

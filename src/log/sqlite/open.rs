@@ -63,16 +63,20 @@ pub(super) struct Lock {
 }
 
 impl Lock {
-    /// What the last daemon wrote into it; `None`: nothing, or nothing that is whole.
-    pub(super) fn run(&self) -> Option<String> {
-        let mut text = [0; run::LENGTH];
-        self.file.read_exact_at(&mut text, 0).ok()?;
-        String::from_utf8(text.to_vec()).ok()
+    /// Whether a database with this run is the one that the last daemon has left: one of the two that it
+    /// wrote here, or none on either side.
+    pub(super) fn fits(&self, known: Option<&str>) -> bool {
+        let mut runs = [0; 2 * run::LENGTH];
+        match self.file.read_exact_at(&mut runs, 0) {
+            Ok(()) => runs.chunks(run::LENGTH).any(|one| one == known.unwrap_or(run::NONE).as_bytes()),
+            // Of a daemon that knew no runs, or of none.
+            Err(_) => known.is_none(),
+        }
     }
 
     /// Overwrites what is there, so that a full disk does not keep it from being written.
-    pub(super) fn set_run(&self, run: &str) -> io::Result<()> {
-        self.file.write_all_at(run.as_bytes(), 0)?;
+    pub(super) fn set_runs(&self, runs: &str) -> io::Result<()> {
+        self.file.write_all_at(runs.as_bytes(), 0)?;
         self.file.sync_data()
     }
 }

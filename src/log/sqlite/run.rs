@@ -16,6 +16,8 @@ use super::schema::{APPLICATION, BACKUP};
 
 /// Bytes of the text.
 pub(super) const LENGTH: usize = 16;
+/// In its place, where the database has none yet.
+pub(super) const NONE: &str = "----------------";
 
 const SET: &str = "UPDATE store SET run = ?1";
 
@@ -27,7 +29,7 @@ fn draw() -> String {
 pub(super) fn begin(db: &mut Connection, lock: &Lock, path: &Path) -> rusqlite::Result<()> {
     let application: i32 = db.pragma_query_value(None, "application_id", |row| row.get(0))?;
     let known: Option<String> = db.query_row("SELECT run FROM store", [], |row| row.get(0))?;
-    if application != BACKUP && known == lock.run() {
+    if application != BACKUP && lock.fits(known.as_deref()) {
         // Where the disk takes nothing this is the same as before, and that is told when it matters.
         end(db, lock);
         return Ok(());
@@ -39,7 +41,7 @@ pub(super) fn begin(db: &mut Connection, lock: &Lock, path: &Path) -> rusqlite::
     let run = draw();
     change.execute(SET, [&run])?;
     change.commit()?;
-    written(lock, &run);
+    written(lock, &run, &run);
     if rooms > 0 {
         tracing::warn!(
             "{} is a backup or another copy: its {rooms} rooms begin anew for their clients, which load them from \
@@ -50,23 +52,30 @@ pub(super) fn begin(db: &mut Connection, lock: &Lock, path: &Path) -> rusqlite::
     Ok(())
 }
 
-/// Draws the text anew in both.
+/// Draws the text anew in both. Until the database has the new one the lock file has both, so that a
+/// crash at any moment leaves two that fit.
 pub(super) fn end(db: &Connection, lock: &Lock) {
-    let run = draw();
-    match db.execute(SET, [&run]) {
-        Ok(_) => written(lock, &run),
+    let drawn = draw();
+    let known = db.query_row("SELECT run FROM store", [], |row| row.get::<_, Option<String>>(0));
+    let changed = known.and_then(|known| {
+        written(lock, known.as_deref().unwrap_or(NONE), &drawn);
+        db.execute(SET, [&drawn])
+    });
+    match changed {
+        Ok(_) => written(lock, &drawn, &drawn),
         Err(error) => tracing::debug!("the history's run is not drawn anew: {error}"),
     }
 }
 
 /// Whatever is opened next is another.
 pub(super) fn forget(lock: &Lock) {
-    written(lock, &"-".repeat(LENGTH));
+    let other = draw();
+    written(lock, &other, &other);
 }
 
 /// Where this fails the database counts as a copy at the next start, which is safe.
-fn written(lock: &Lock, run: &str) {
-    if let Err(error) = lock.set_run(run) {
+fn written(lock: &Lock, old: &str, new: &str) {
+    if let Err(error) = lock.set_runs(&format!("{old}{new}")) {
         tracing::debug!("the history's run is not written beside it: {error}");
     }
 }

@@ -119,12 +119,17 @@ fn a_database_from_before_there_were_runs_keeps_its_epochs_once() {
     let path = file(folder.path());
     let mut db = Connection::open(&path).unwrap();
     schema::migrate(&mut db, 0, &MIGRATIONS[..1]).unwrap();
-    db.execute_batch("INSERT INTO room VALUES (1, 'a', 'the first', 7, 0, 0, NULL)").unwrap();
+    // With an entry, so that the room is not forgotten meanwhile.
+    db.execute_batch(
+        "INSERT INTO room VALUES (1, 'a', 'the first', 7, 1, 50, 1700000000000);
+         INSERT INTO entry VALUES (1, 7, 1700000000000, 0, 50, 'id', 'ann', 'ann', NULL, 0, NULL, NULL, 'hello')",
+    )
+    .unwrap();
     drop(db);
     fs::write(lock(folder.path()), "").unwrap();
     let old = fs::read(&path).unwrap();
     let mut log = open_log(folder.path());
-    assert_eq!(open(&mut log, &room("a")), ("the first".to_owned(), 7, 8));
+    assert_eq!(open(&mut log, &room("a")), ("the first".to_owned(), 7, 7));
     drop(log);
     // A backup of that time, put back.
     fs::write(&path, old).unwrap();
@@ -168,7 +173,7 @@ fn a_backup_is_of_one_moment_whole_and_known_as_one() {
     assert_eq!(sound, "ok");
     let run: String = db.query_row("SELECT run FROM store", [], |row| row.get(0)).unwrap();
     drop(db);
-    fs::write(lock(restored.path()), run).unwrap();
+    fs::write(lock(restored.path()), run.repeat(2)).unwrap();
     let mut log = open_log(restored.path());
     let (new, head, _) = open(&mut log, &room("a"));
     assert_eq!((head, new == epoch), (summary.entries, false));
