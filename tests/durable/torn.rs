@@ -171,6 +171,7 @@ fn a_power_cut_takes_nothing_that_was_committed() {
             }
             let after = tempfile::tempdir().expect("a temporary folder");
             volatile::cut(folder.path(), &mut rng, after.path());
+            keep_lock(folder.path(), after.path());
             books.hold(after.path(), &format!("cut {nth} of round {round}"));
             volatile::forget(after.path());
             for _ in answers..burst {
@@ -180,6 +181,7 @@ fn a_power_cut_takes_nothing_that_was_committed() {
             let after = tempfile::tempdir().expect("a temporary folder");
             if volatile::cut_in_checkpoint(folder.path(), &mut rng, after.path()) {
                 checkpoints += 1;
+                keep_lock(folder.path(), after.path());
                 let now = std::mem::replace(&mut books.committed, before);
                 books.hold(after.path(), &format!("checkpoint in burst {nth} of round {round}"));
                 books.committed = now;
@@ -226,6 +228,11 @@ fn a_torn_journal_keeps_what_is_before_the_tear() {
         let copy = copy_with(folder.path(), &torn);
         books.hold(copy.path(), &format!("torn at {at} of {}..{}", before.len(), after.len()));
     }
+}
+
+/// The lock file is not SQLite's, and is synced as it is written: a power cut leaves it.
+fn keep_lock(from: &Path, to: &Path) {
+    fs::copy(from.join("wschat.db.lock"), to.join("wschat.db.lock")).expect("there is one");
 }
 
 fn journal(folder: &Path) -> Vec<u8> {
