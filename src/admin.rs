@@ -23,6 +23,7 @@ use crate::chat::event::{
 use crate::chat::id::{ConnId, Nick, RoomName, Seq, UserId};
 use crate::chat::sanction::{Sanction, SanctionKind};
 use crate::config::Level as LogLevel;
+pub use crate::log::{Backup, BackupError, Part as BackupPart};
 use crate::log::{Health, LogCounts};
 use crate::peer::Peer;
 use crate::state::{Phase, State};
@@ -165,6 +166,8 @@ pub enum DaemonRequest {
         set: Option<LogLevel>,
         reply: oneshot::Sender<LogLevels>,
     },
+    /// A copy of the history is begun; it comes in parts.
+    Backup(oneshot::Sender<Result<Backup, BackupError>>),
     /// A token made with the configured secret, for trying out; the error says why there is none.
     Token {
         wish: Box<TokenWish>,
@@ -568,6 +571,10 @@ impl Admin {
     /// How much is logged; with a level, from now on that much.
     pub async fn log_level(&self, set: Option<LogLevel>) -> Result<LogLevels, AdminError> {
         ask(&self.daemon, |reply| DaemonRequest::LogLevel { set, reply }).await
+    }
+
+    pub async fn backup(&self) -> Result<Result<Backup, BackupError>, AdminError> {
+        ask(&self.daemon, DaemonRequest::Backup).await
     }
 
     pub async fn certificate(&self) -> Result<Option<CertificateView>, AdminError> {

@@ -16,16 +16,26 @@ pub const CONFIG_FILE: &str = "/etc/wschat/wschat.toml";
 
 /// How the daemon ends. The numbers from 64 on are those of sysexits.h.
 pub mod exit {
-    /// Stopped as it was told to, or answered what was asked.
     pub const OK: u8 = 0;
-    /// Could not start, or could not go on.
     pub const FAILED: u8 = 1;
-    /// The command line is wrong.
     pub const USAGE: u8 = 64;
     /// The history is damaged, of a newer daemon or another program's; a restart does not help.
     pub const DATA: u8 = 65;
     /// The configuration is wrong; a restart does not help.
     pub const CONFIG: u8 = 78;
+
+    /// What each says, for the manual page; tests find each of them in the documents.
+    pub const ALL: &[(u8, &str)] = &[
+        (OK, "It stopped as it was told to, or answered what was asked."),
+        (
+            FAILED,
+            "It could not start (an address or a socket is taken, a certificate cannot be used) or could not go on; \
+             the last line of the log says why.",
+        ),
+        (USAGE, "The command line is wrong."),
+        (DATA, "The history is damaged, was written by a newer daemon, or is no history; it was left as it is."),
+        (CONFIG, "The configuration is wrong; every mistake is told."),
+    ];
 }
 
 /// chat and notification server for web pages
@@ -165,8 +175,8 @@ fn sections() -> Roff {
             (italic(CONFIG_FILE), "The configuration of the packaged service; see wschat.toml(5)."),
             (
                 italic("/var/lib/wschat/"),
-                "The state folder of the packaged service: guest.key, which signs the strings by which guests \
-                 return as themselves, and the self-signed certificate.",
+                "The state folder of the packaged service: wschat.db, the history; sanctions.json, bans and mutes; \
+                 guest.key, which signs the strings by which guests return as themselves; the self-signed certificate.",
             ),
             (italic("/run/wschat/control"), "The operators' socket, for root and the group wschat-admin."),
             (italic("/run/wschat/push"), "The backends' socket, for root and the group wschat-push."),
@@ -188,24 +198,8 @@ fn sections() -> Roff {
             ),
         ],
     );
-    list(
-        &mut roff,
-        "EXIT STATUS",
-        &[
-            (bold(exit::OK.to_string()), "It stopped as it was told to, or answered what was asked."),
-            (
-                bold(exit::FAILED.to_string()),
-                "It could not start (an address or a socket is taken, a certificate cannot be used) or could not go on; \
-                 the last line of the log says why.",
-            ),
-            (bold(exit::USAGE.to_string()), "The command line is wrong."),
-            (
-                bold(exit::DATA.to_string()),
-                "The history is damaged, was written by a newer daemon, or is no history; it was left as it is.",
-            ),
-            (bold(exit::CONFIG.to_string()), "The configuration is wrong; every mistake is told."),
-        ],
-    );
+    let statuses: Vec<(Inline, &str)> = exit::ALL.iter().map(|(code, doc)| (bold(code.to_string()), *doc)).collect();
+    list(&mut roff, "EXIT STATUS", &statuses);
     list(
         &mut roff,
         "ENVIRONMENT",
@@ -223,6 +217,15 @@ fn sections() -> Roff {
     roff.text([roman(
         "The first three, and NOTIFY_SOCKET, WATCHDOG_USEC, LISTEN_FDS and MAINPID, are set by systemd.",
     )]);
+    roff.control("SH", ["BACKUP AND RESTORE"]);
+    roff.text([
+        bold("wschatctl backup"),
+        roman(
+            " copies the history while the daemon runs. To put a copy back: stop the daemon, remove wschat.db and every \
+             file whose name begins so, put the copy there as wschat.db, give it to the user wschat, start. Rooms of a \
+             restored history begin new epochs, so clients load them anew and miss nothing.",
+        ),
+    ]);
     roff.control("SH", ["SEE ALSO"]);
     roff.text([
         bold("wschat.toml"),

@@ -17,13 +17,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::acme::Keeper;
-use crate::admin::{Admin, CertificateView, Counts, DaemonRequest, DrainView, EventKind, Info, LogLevels};
+use crate::admin::{Admin, BackupError, CertificateView, Counts, DaemonRequest, DrainView, EventKind, Info, LogLevels};
 use crate::cli::exit;
 use crate::config::Level;
 use crate::hub::Order;
 use crate::hub::link::ToWorker;
 use crate::journal::LogLevel;
-use crate::log::Health;
+use crate::log::{Backups, Health};
 use crate::net::Shared;
 use crate::state::Phase;
 use crate::systemd;
@@ -85,6 +85,8 @@ struct Daemon {
     drain: Option<Drain>,
     /// The control sockets' tasks.
     servers: Vec<tokio::task::JoinHandle<()>>,
+    /// Absent where nothing is kept on disk.
+    backups: Option<Backups>,
 }
 
 /// What the daemon turns to next.
@@ -241,6 +243,10 @@ impl Daemon {
             DaemonRequest::Info(reply) => drop(reply.send(self.info())),
             DaemonRequest::Certificate(reply) => drop(reply.send(self.certificate())),
             DaemonRequest::LogLevel { set, reply } => drop(reply.send(self.log_levels(set))),
+            DaemonRequest::Backup(reply) => {
+                let nothing = || BackupError::NotKept(self.shared.config.load().history.store.as_str());
+                drop(reply.send(self.backups.as_ref().ok_or_else(nothing).and_then(Backups::begin)));
+            }
             DaemonRequest::Token { wish, reply } => {
                 let token = self.shared.tokens.load().mint(&wish, SystemTime::now());
                 drop(reply.send(token.map_err(|why| why.to_string())));

@@ -104,6 +104,14 @@ pub enum Action {
         kind: SanctionKind,
         id: u64,
     },
+    /// Changes a ban or a mute that is in force; what is absent stays. Its number does too.
+    Amend {
+        kind: SanctionKind,
+        id: u64,
+        /// `Some(None)`: it lasts until it is ended.
+        until: Option<Option<SystemTime>>,
+        reason: Option<String>,
+    },
 }
 
 /// What came of an [`Action`].
@@ -118,6 +126,8 @@ pub enum Outcome {
     Sanctioned { sanction: Arc<Sanction>, conns: Vec<ConnId> },
     /// Of `Lift`, once saved.
     Lifted { sanction: Arc<Sanction> },
+    /// Of `Amend`, once saved: as it is now.
+    Amended { sanction: Arc<Sanction> },
 }
 
 /// Why an [`Action`] was not, or not wholly, carried out.
@@ -396,6 +406,11 @@ pub enum Happening {
         conns: u64,
     },
     Sanctioned {
+        by: By,
+        sanction: Arc<Sanction>,
+    },
+    /// Its end or its reason has been changed.
+    Amended {
         by: By,
         sanction: Arc<Sanction>,
     },

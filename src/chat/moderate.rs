@@ -93,6 +93,15 @@ impl Hub {
                 let measure = Measure::Mute { user, room };
                 self.sanction_ordered(id, by, measure, until, reason, turn);
             }
+            Action::Amend { kind, id: number, until, reason } => {
+                let Some(sanction) = self.sanctions.amend(kind, number, until, reason, turn.now.wall) else {
+                    let error = ActionError::NoSuchSanction { kind, id: number };
+                    return turn.push(Effect::Moderated { id, result: Err(error) });
+                };
+                self.tell_muted(&sanction, turn);
+                turn.push(Effect::Happened(Happening::Amended { by: By::Operator(by), sanction: sanction.clone() }));
+                self.save(Waiting::Operator { id, outcome: Outcome::Amended { sanction } }, turn);
+            }
             Action::Lift { kind, id: number } => match self.sanctions.lift(kind, number, turn.now.wall) {
                 None => {
                     let error = ActionError::NoSuchSanction { kind, id: number };
@@ -217,12 +226,16 @@ impl Hub {
 
     /// A sanction is in force: operators who watch are told, and one who is muted.
     fn sanctioned(&mut self, by: By, sanction: &Arc<Sanction>, turn: &mut Turn) {
+        self.tell_muted(sanction, turn);
+        turn.push(Effect::Happened(Happening::Sanctioned { by, sanction: sanction.clone() }));
+    }
+
+    fn tell_muted(&self, sanction: &Sanction, turn: &mut Turn) {
         if let Measure::Mute { user, room } = &sanction.measure {
             let (until, reason) = (sanction.until, sanction.reason.clone());
             let frame = ServerFrame::Muted { room: room.clone(), on: true, until, reason };
             self.tell_user(user, &frame, turn);
         }
-        turn.push(Effect::Happened(Happening::Sanctioned { by, sanction: sanction.clone() }));
     }
 
     fn lifted(&mut self, by: By, sanction: &Arc<Sanction>, turn: &mut Turn) {

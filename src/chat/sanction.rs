@@ -103,6 +103,12 @@ pub fn cut(text: &str) -> String {
     text[..text.floor_char_boundary(REASON_MAX)].to_owned()
 }
 
+/// An end that no date can be written for is none. A clock before 1970 has no date either; what ended
+/// then is over all the same.
+fn dated(until: Option<SystemTime>) -> Option<SystemTime> {
+    until.map(|until| until.max(UNIX_EPOCH)).filter(|until| *until < UNIX_EPOCH + LAST)
+}
+
 /// Two ways to write one network are one measure, and an IPv4 address is one however it is written.
 fn canonical(measure: Measure) -> Measure {
     match measure {
@@ -185,12 +191,33 @@ impl Sanctions {
             None => {}
         }
         self.last += 1;
-        let reason = cut(&reason);
-        // A clock before 1970 has no date either; what ended then is over all the same.
-        let until = until.map(|until| until.max(UNIX_EPOCH)).filter(|until| *until < UNIX_EPOCH + LAST);
+        let (reason, until) = (cut(&reason), dated(until));
         let sanction = Arc::new(Sanction { id: self.last, measure, reason, by, since, until });
         self.insert(sanction.clone());
         Some(sanction)
+    }
+
+    /// Changes the end and the reason of a sanction of that kind and number; what is absent stays, and
+    /// so does all else. Reason and end are cut as [`Sanctions::add`] cuts them.
+    pub fn amend(
+        &mut self,
+        kind: SanctionKind,
+        id: u64,
+        until: Option<Option<SystemTime>>,
+        reason: Option<String>,
+        wall: SystemTime,
+    ) -> Option<Arc<Sanction>> {
+        self.prune(wall);
+        let known = self.by_id.get_mut(&id).filter(|known| known.kind() == kind)?;
+        let mut changed = Sanction::clone(known);
+        if let Some(until) = until {
+            changed.until = dated(until);
+        }
+        if let Some(reason) = reason {
+            changed.reason = cut(&reason);
+        }
+        *known = Arc::new(changed);
+        Some(known.clone())
     }
 
     /// Ends a sanction of that kind and number.
@@ -398,6 +425,7 @@ mod tests {
     enum Step {
         Add(Measure, Option<u64>),
         Lift(bool, u64),
+        Amend(bool, u64, Option<Option<u64>>, bool),
         Later(u64),
         Restart,
     }
@@ -417,6 +445,8 @@ mod tests {
         prop_oneof![
             5 => (measure(), proptest::option::of(0u64..50)).prop_map(|(measure, lasts)| Step::Add(measure, lasts)),
             2 => (any::<bool>(), 1u64..20).prop_map(|(ban, id)| Step::Lift(ban, id)),
+            2 => (any::<bool>(), 1u64..20, proptest::option::of(proptest::option::of(0u64..50)), any::<bool>())
+                .prop_map(|(ban, id, lasts, reason)| Step::Amend(ban, id, lasts, reason)),
             2 => (0u64..20).prop_map(Step::Later),
             1 => Just(Step::Restart),
         ]
@@ -439,6 +469,20 @@ mod tests {
                         let kind = if ban { SanctionKind::Ban } else { SanctionKind::Mute };
                         let known = list.iter().position(|known| known.id == id && known.kind() == kind && !known.is_over(at(now)));
                         prop_assert_eq!(book.lift(kind, id, at(now)), known.map(|known| list.remove(known)));
+                    }
+                    Step::Amend(ban, id, lasts, reason) => {
+                        let kind = if ban { SanctionKind::Ban } else { SanctionKind::Mute };
+                        let known = list.iter_mut().find(|known| known.id == id && known.kind() == kind && !known.is_over(at(now)));
+                        let until = lasts.map(|lasts| lasts.map(|lasts| at(now + lasts)));
+                        let reason = reason.then(|| "another".to_owned());
+                        let changed = known.map(|known| {
+                            let mut changed = Sanction::clone(known);
+                            changed.until = until.unwrap_or(changed.until);
+                            changed.reason = reason.clone().unwrap_or(changed.reason);
+                            *known = Arc::new(changed);
+                            known.clone()
+                        });
+                        prop_assert_eq!(book.amend(kind, id, until, reason, at(now)), changed);
                     }
                     Step::Later(seconds) => now += seconds,
                     Step::Restart => {

@@ -7,11 +7,13 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+mod backup;
 mod drain;
 mod moderation;
 mod refusal;
 mod stats;
 
+pub use backup::*;
 pub use drain::*;
 pub use moderation::*;
 pub use refusal::Refusal;

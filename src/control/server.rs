@@ -17,7 +17,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::calls::{self, Following, Outcome, Watching};
+use super::calls::{self, Copying, Following, Outcome, Watching};
 use super::places;
 use super::protocol::{self, Refusal, Watched};
 use super::wire::{Call, MAX_CALL, Reply, encode};
@@ -27,6 +27,8 @@ use crate::admin::{Admin, Event};
 pub const CONNECTIONS: usize = 64;
 /// From the first byte of a call to its NUL.
 pub const CALL_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the next piece of a backup may wait to be taken.
+const COPY_STALL: Duration = Duration::from_secs(60);
 /// How long calls under way may still take when the daemon stops.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 /// After an accept that failed for want of something (descriptors, memory).
@@ -220,6 +222,29 @@ impl Connection {
             Outcome::Answered => Ok(()),
             Outcome::Watch(watching) => self.watch(watching).await,
             Outcome::Follow(following) => self.follow(following).await,
+            Outcome::Copy(copying) => self.copy(copying).await,
+        }
+    }
+
+    /// Until the last byte is taken, the caller hangs up or the daemon stops. One who takes nothing for
+    /// long is hung up on: nobody else gets a copy meanwhile.
+    async fn copy(&mut self, mut copying: Copying) -> io::Result<()> {
+        loop {
+            let next = tokio::select! {
+                next = copying.next() => next,
+                () = self.calls.hangup() => return Ok(()),
+                _ = self.closing.wait_for(|closing| *closing) => return Ok(()),
+            };
+            let interface = self.access.interface();
+            let (write, last) = match next {
+                calls::Next::Part(part) => (timeout(COPY_STALL, self.replies.part(&part)).await, false),
+                calls::Next::Last(part) => (timeout(COPY_STALL, self.replies.last(&part)).await, true),
+                calls::Next::Refused(why) => (timeout(COPY_STALL, self.replies.refuse(&why, interface)).await, true),
+            };
+            write.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+            if last {
+                return Ok(());
+            }
         }
     }
 

@@ -87,6 +87,17 @@ pub enum Command {
     /// Keep users from speaking
     #[command(subcommand)]
     Mute(Mute),
+    /// Copy the history into a file, while the daemon runs
+    ///
+    /// It is whole and as it is at the moment of the call. What it takes to put it back is in wschat(8).
+    Backup {
+        /// The file, which only its owner may read; - is standard output
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Replace a file that is there
+        #[arg(long)]
+        force: bool,
+    },
     /// Print a token for trying out, made with the configured secret
     Token(Token),
     /// Watch what happens, live, until interrupted
@@ -381,6 +392,8 @@ pub enum Ban {
     },
     /// List the bans in force
     List,
+    /// Change the end or the reason of a ban
+    Edit(Edit),
     /// End bans
     Del {
         /// Their numbers, the first column of ban list
@@ -410,12 +423,28 @@ pub enum Mute {
     },
     /// List the mutes in force
     List,
+    /// Change the end or the reason of a mute
+    Edit(Edit),
     /// End mutes
     Del {
         /// Their numbers, the first column of mute list
         #[arg(value_name = "N", required = true)]
         ids: Vec<u64>,
     },
+}
+
+/// What is not given stays as it is.
+#[derive(Debug, Args)]
+pub struct Edit {
+    /// Its number, the first column of the list
+    #[arg(value_name = "N")]
+    pub id: u64,
+    /// It ends so long from now, or is forever
+    #[arg(long = "for", value_name = "DURATION", value_parser = lasts, required_unless_present = "reason")]
+    pub lasts: Option<Lasts>,
+    /// What the people are told (at most 123 bytes; an empty one is none)
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    pub reason: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -544,6 +573,9 @@ mod tests {
             &["drain", "--over", "25h"],
             &["drain", "--over", "60"],
             &["drain", "--notice", " "],
+            &["ban", "edit", "7"],
+            &["mute", "edit", "--for", "1h"],
+            &["backup"],
         ] {
             assert!(Cli::try_parse_from(std::iter::once(&"wschatctl").chain(bad)).is_err(), "{bad:?}");
         }

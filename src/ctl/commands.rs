@@ -12,7 +12,7 @@ use super::columns::{Cell, Column, USUAL};
 use super::failure::Failure;
 use super::output::{DOUBTFUL, GOOD, Output, Table, or_dash};
 use super::text::{age, bytes, harmless};
-use super::{drain, log_level, moderation, rooms};
+use super::{backup, drain, log_level, moderation, rooms};
 use crate::control::places::Environment;
 use crate::control::protocol::{self as api};
 
@@ -45,6 +45,7 @@ pub fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Delete { room, seq } => rooms::delete(room, *seq, &mut connect()?, &mut out),
         Command::Ban(ban) => moderation::ban(ban, &connect, &mut out),
         Command::Mute(mute) => moderation::mute(mute, &mut connect()?, &mut out),
+        Command::Backup { file, force } => backup::run(file, *force, &connect, &mut out),
         Command::Token(token) => moderation::token(token, &mut connect()?, &mut out),
         Command::Events(events) => self::events(events, &mut connect()?, &mut out),
         Command::Top(top) => super::top::run(top, &cli.global),

@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::text::harmless;
 use crate::control::protocol::Refusal;
 
-/// The exit statuses of CONTROL.md; those from 64 on are those of sysexits(3).
+/// The exit statuses; those from 64 on are those of sysexits(3).
 pub mod status {
     pub const DONE: u8 = 0;
     pub const PARTLY: u8 = 1;
@@ -17,9 +17,36 @@ pub mod status {
     pub const NOTHING: u8 = 65;
     pub const UNREACHABLE: u8 = 69;
     pub const INTERNAL: u8 = 70;
+    pub const NOT_CREATED: u8 = 73;
     pub const TIMED_OUT: u8 = 75;
     pub const NOT_PERMITTED: u8 = 77;
     pub const CONFIGURATION: u8 = 78;
+
+    /// What each says, for the manual page; tests find each of them in the documents.
+    pub const ALL: &[(u8, &str)] = &[
+        (DONE, "All done. Also when the reader of standard output goes away."),
+        (PARTLY, "Done in part, or not confirmed; or in force, but not saved. drain --wait: the drain was taken back."),
+        (USAGE, "The command line is wrong, or the daemon refuses a value."),
+        (
+            NOTHING,
+            "Nothing matched: no such connection, room, message, ban or mute, no drain to take back. --allow-empty makes \
+             it 0 for kick and notice. An empty list is no error.",
+        ),
+        (UNREACHABLE, "The daemon cannot be reached."),
+        (INTERNAL, "Something inside failed."),
+        (NOT_CREATED, "backup: the file is there already, or cannot be written."),
+        (
+            TIMED_OUT,
+            "The daemon did not answer in time or is too busy to, the history cannot be read, stored or copied, or \
+             there are too many bans.",
+        ),
+        (NOT_PERMITTED, "Not permitted."),
+        (
+            CONFIGURATION,
+            "reload: the configuration or the certificate is bad; nothing has changed. token: no secret is configured. \
+             backup: the history is not kept on disk.",
+        ),
+    ];
 }
 
 #[derive(Debug, Error)]
@@ -56,6 +83,8 @@ pub enum Failure {
     Garbled(String),
     #[error("{}", refused(.0))]
     Refused(Refusal),
+    #[error("{} cannot be written: {why}", .path.display())]
+    NotCreated { path: PathBuf, why: String },
     #[error("standard output cannot be written to: {0}")]
     Output(io::Error),
     #[error("standard input cannot be read: {0}")]
@@ -90,6 +119,7 @@ impl Failure {
             | Failure::Broken
             | Failure::Unfollowed
             | Failure::Ended => status::UNREACHABLE,
+            Failure::NotCreated { .. } => status::NOT_CREATED,
             Failure::NotPermitted { .. } => status::NOT_PERMITTED,
             Failure::TimedOut(_) => status::TIMED_OUT,
             Failure::Garbled(_) | Failure::Output(_) | Failure::Input(_) => status::INTERNAL,
@@ -102,7 +132,10 @@ impl Failure {
                 | Refusal::NoSuchMute { .. }
                 | Refusal::NotDraining {} => status::NOTHING,
                 Refusal::NotSaved { .. } => status::PARTLY,
-                Refusal::ReloadRefused { .. } | Refusal::NoSecret { .. } => status::CONFIGURATION,
+                Refusal::ReloadRefused { .. } | Refusal::NoSecret { .. } | Refusal::NothingToBackUp { .. } => {
+                    status::CONFIGURATION
+                }
+                Refusal::BackupUnderWay {} | Refusal::BackupFailed { .. } => status::TIMED_OUT,
                 Refusal::TimedOut { .. }
                 | Refusal::Busy {}
                 | Refusal::TooManySanctions { .. }

@@ -6,6 +6,7 @@ use clap::{Arg, ArgAction, Args, Command, CommandFactory};
 use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 
 use super::args::{Cli, Filter};
+use super::failure::status;
 
 /// The help heading of filters; they are told of once, not at each command.
 const FILTER: &str = "Filter";
@@ -42,8 +43,8 @@ pub fn page() -> String {
     roff.control("SH", ["OUTPUT"]);
     prose(&mut roff, OUTPUT);
     roff.control("SH", ["EXIT STATUS"]);
-    for (status, meaning) in EXIT_STATUS {
-        tagged(&mut roff, [bold(*status)], meaning);
+    for (status, meaning) in status::ALL {
+        tagged(&mut roff, [bold(status.to_string())], meaning);
     }
     roff.control("SH", ["FILES"]);
     for (file, meaning) in FILES {
@@ -190,7 +191,8 @@ as escapes. Colours appear only on a terminal, and not where NO_COLOR is set.
 With --json exactly one JSON document is printed, with the members that the columns are named by: list prints \
 {\"clients\":[...]}, show {\"client\":{...}}, rooms {\"rooms\":[...]}, room show {\"room\":{...}}, tls \
 {\"certificate\":{...}}, stats {\"metrics\":[...]}, list --count {\"count\":N}, history \
-{\"room\":...,\"epoch\":...,\"messages\":[...],\"more\":...}, ban list {\"bans\":[...]}, mute list {\"mutes\":[...]}, token \
+{\"room\":...,\"epoch\":...,\"messages\":[...],\"more\":...}, ban list {\"bans\":[...]}, mute list {\"mutes\":[...]}, ban edit {\"ban\":{...}}, mute edit {\"mute\":{...}}, backup \
+{\"file\":...,\"bytes\":N,\"sha256\":...,\"rooms\":N,\"entries\":N}, token \
 {\"token\":...,\"expires\":...}. events and history --follow print one object a line. Times are RFC 3339 in UTC, \
 durations are seconds, sizes are bytes; lists are always arrays, what is absent is null. Later versions only add \
 members. A list that breaks off half-way ends with a status other than 0.
@@ -198,24 +200,6 @@ members. A list that breaks off half-way ends with a status other than 0.
 What changes something reports matched and done, which are numbers, and failed, a list of {\"id\":N,\"error\":TEXT}. done \
 means that it has happened: the socket is closed, the text is written. In a kick by ids those that do not exist are \
 failed and not matched.";
-
-const EXIT_STATUS: &[(&str, &str)] = &[
-    ("0", "All done. Also when the reader of standard output goes away."),
-    ("1", "Done in part, or not confirmed; or in force, but not saved. drain --wait: the drain was taken back."),
-    ("64", "The command line is wrong, or the daemon refuses a value."),
-    (
-        "65",
-        "Nothing matched: no such connection, room, message, ban or mute, no drain to resume from. --allow-empty makes it 0 for kick and notice. An empty list is no error.",
-    ),
-    ("69", "The daemon cannot be reached."),
-    ("70", "Something inside failed."),
-    (
-        "75",
-        "The daemon did not answer in time or is too busy to, the history cannot be read or stored, or there are too many bans.",
-    ),
-    ("77", "Not permitted."),
-    ("78", "reload: the configuration or the certificate is bad; nothing has changed. token: no secret is configured."),
-];
 
 const FILES: &[(&str, &str)] = &[
     ("/run/wschat/control", "The control socket of the packaged daemon."),
@@ -237,8 +221,10 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("wschatctl kick --room lobby --reconnect --rate 20", "Have the people of a room reconnect, 20 a second."),
     ("wschatctl drain --over 10m --wait", "Empty the daemon before its machine is taken away."),
     ("wschatctl ban add ip:192.0.2.0/24 --for 2h", "Let nobody in from this network for two hours."),
+    ("wschatctl ban edit 7 --for 1d", "Ban 7 ends a day from now."),
     ("wschatctl history lobby --follow", "Read along."),
     ("wschatctl stats ack_latency fanout_latency", "How long messages take."),
+    ("wschatctl backup /var/backups/wschat.db --force", "Copy the history."),
     ("wschatctl kick --all --reconnect --yes", "Have everyone connect anew."),
     ("wschatctl notice --level warn \"Down for repairs at noon\"", "Tell everyone."),
     ("wschatctl events --type connect,disconnect --json", "Follow who comes and goes, for a program."),

@@ -4,6 +4,7 @@
 //! Data goes to standard output and everything else to standard error.
 
 pub mod args;
+mod backup;
 mod client;
 mod columns;
 mod commands;

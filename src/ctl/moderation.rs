@@ -47,6 +47,14 @@ pub(super) fn ban(
             let rows: Vec<Vec<Cell>> = bans.bans.iter().map(row).collect();
             Table::new(["id", "whom", "left", "by", "reason"]).rows(out, &rows)
         }
+        args::Ban::Edit(edit) => {
+            let changed: api::OneBan = connect()?.call(&control("EditBan"), wish(edit))?;
+            if out.json {
+                return out.document(&changed);
+            }
+            out.line(&format!("ban {} {}", changed.ban.id, ends(changed.ban.until.as_deref())))?;
+            out.flush()
+        }
         args::Ban::Del { ids } => {
             let end =
                 |daemon: &mut Daemon, id| daemon.call::<_, api::OneBan>(&control("DeleteBan"), api::Numbered { id });
@@ -140,12 +148,36 @@ pub(super) fn mute(mute: &args::Mute, daemon: &mut Daemon, out: &mut Output) -> 
             let rows: Vec<Vec<Cell>> = mutes.mutes.iter().map(row).collect();
             Table::new(["id", "whom", "room", "left", "by", "reason"]).rows(out, &rows)
         }
+        args::Mute::Edit(edit) => {
+            let changed: api::OneMute = daemon.call(&control("EditMute"), wish(edit))?;
+            if out.json {
+                return out.document(&changed);
+            }
+            out.line(&format!("mute {} {}", changed.mute.id, ends(changed.mute.until.as_deref())))?;
+            out.flush()
+        }
         args::Mute::Del { ids } => {
             let end =
                 |daemon: &mut Daemon, id| daemon.call::<_, api::OneMute>(&control("DeleteMute"), api::Numbered { id });
             end_all(ids, "mute", out, |id| end(daemon, id).map(drop))
         }
     }
+}
+
+fn wish(edit: &args::Edit) -> api::EditSanction {
+    api::EditSanction {
+        id: edit.id,
+        seconds: edit.lasts.and_then(args::Lasts::seconds),
+        forever: (edit.lasts == Some(args::Lasts::Forever)).then_some(true),
+        reason: edit.reason.clone(),
+    }
+}
+
+fn ends(until: Option<&str>) -> String {
+    until.map_or_else(
+        || "is in force until it is ended".into(),
+        |until| format!("is in force until {}", harmless(until)),
+    )
 }
 
 /// Ends each of them; those that are not there are told, and keep nobody from the others.

@@ -28,7 +28,7 @@ use crate::control::server::{self, Access};
 use crate::guest::GuestKey;
 use crate::hub::link::ToWorker;
 use crate::hub::{self, HubTask, Inboxes, Kept, Order, link};
-use crate::log::{self, Log, MemoryLog, SqliteLog};
+use crate::log::{self, Backups, Log, MemoryLog, SqliteLog};
 use crate::net::gate::{Gate, GateLimits};
 use crate::net::handed;
 use crate::net::listen::{self, Listener};
@@ -141,7 +141,7 @@ fn start(
         threads.push(thread(format!("wschat-worker{index}"), move || worker::run(index, shared, orders, handed))?);
     }
     let mut rng: StdRng = rand::make_rng();
-    let log = open_log(&config, &state_dir, &mut rng)?;
+    let (log, backups) = open_log(&config, &state_dir, &mut rng)?;
     let health = log.health();
     let (events, _) = broadcast::channel(EVENTS);
     let lost = |source| DaemonError::Io { what: "bans and mutes".into(), source };
@@ -232,6 +232,7 @@ fn start(
         health,
         drain: None,
         servers,
+        backups,
     };
     let status = runtime.block_on(daemon.serve(signals));
     drop(files);
@@ -241,18 +242,23 @@ fn start(
     Ok(status)
 }
 
-/// The log that the configuration names.
-fn open_log(config: &Config, state_dir: &Path, rng: &mut StdRng) -> Result<Box<dyn Log>, DaemonError> {
+/// The log that the configuration names, and by what it is copied.
+fn open_log(
+    config: &Config,
+    state_dir: &Path,
+    rng: &mut StdRng,
+) -> Result<(Box<dyn Log>, Option<Backups>), DaemonError> {
     let retention = hub::retention(config);
     let Some(path) = config.history.database(state_dir) else {
         let kept = if config.history.store == Store::Memory { "in memory, until the daemon stops" } else { "nowhere" };
         tracing::info!("messages are kept {kept}");
-        return Ok(Box::new(MemoryLog::new(retention, StdRng::from_rng(rng))));
+        return Ok((Box::new(MemoryLog::new(retention, StdRng::from_rng(rng))), None));
     };
     let options = log::Options { path: path.clone(), retention, commit_every: config.history.commit_every };
     let log = SqliteLog::open(options)?;
     tracing::info!("messages are kept in {}", path.display());
-    Ok(Box::new(log))
+    let backups = log.backups();
+    Ok((Box::new(log), Some(backups)))
 }
 
 /// Starts a thread that ends the process where it cannot do its work.

@@ -133,6 +133,11 @@ impl HubTask {
                 let kind = if sanction.kind() == SanctionKind::Ban { EventKind::Ban } else { EventKind::Mute };
                 (kind, by, user, room, in_words(&sanction))
             }
+            Happening::Amended { by, sanction } => {
+                let (user, room) = concerned(&sanction);
+                let kind = if sanction.kind() == SanctionKind::Ban { EventKind::Ban } else { EventKind::Mute };
+                (kind, by, user, room, format!("changed: {}", in_words(&sanction)))
+            }
             Happening::Lifted { by, sanction } => {
                 let (user, room) = concerned(&sanction);
                 let kind = if sanction.kind() == SanctionKind::Ban { EventKind::Unban } else { EventKind::Unmute };

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 pub use memory::MemoryLog;
-pub use sqlite::{OpenError, Options, SqliteLog};
+pub use sqlite::{Backup, BackupError, Backups, OpenError, Options, Part, SqliteLog, Summary};
 
 use tokio::sync::watch;
 

@@ -495,6 +495,8 @@ async fn daemon_task(mut inbox: mpsc::Receiver<DaemonRequest>, world: Arc<Mutex<
             DaemonRequest::Certificate(reply) => {
                 let _ = reply.send(world.certificate.clone());
             }
+            // A backup is of a real database: tests/daemon and tests/durable have one.
+            DaemonRequest::Backup(reply) => drop(reply.send(Err(wschat::admin::BackupError::NotKept("memory")))),
             DaemonRequest::Token { wish, reply } => {
                 let made = format!("token.of.{}", wish.user);
                 world.wishes.push(*wish);

@@ -143,6 +143,11 @@ fn replies_have_the_declared_fields() {
     same(&control, "Ban", &bans["bans"][0]);
     let mutes = ask(control_interface, &control, "ListMutes", json!({}));
     same(&control, "Mute", &mutes["mutes"][0]);
+    let edit = json!({"id": 1, "seconds": 1e6, "forever": false, "reason": "r"});
+    let ban = ask(control_interface, &control, "EditBan", edit);
+    same(&control, "Ban", &ban["ban"]);
+    let mute = ask(control_interface, &control, "EditMute", json!({"id": 2, "forever": true}));
+    same(&control, "Mute", &mute["mute"]);
     let ban = ask(control_interface, &control, "DeleteBan", json!({"id": 1}));
     same(&control, "Ban", &ban["ban"]);
     let mute = ask(control_interface, &control, "DeleteMute", json!({"id": 2}));
@@ -170,11 +175,14 @@ fn replies_have_the_declared_fields() {
         [
             "AddBan",
             "AddMute",
+            "Backup",
             "CloseRoom",
             "DeleteBan",
             "DeleteMessage",
             "DeleteMute",
             "Drain",
+            "EditBan",
+            "EditMute",
             "Events",
             "History",
             "Kick",
@@ -221,6 +229,9 @@ fn every_own_error_is_declared_with_its_parameters() {
         Refusal::NotSaved { ids: vec![], reason: text() },
         Refusal::HistoryUnavailable { reason: text() },
         Refusal::NotDraining {},
+        Refusal::BackupUnderWay {},
+        Refusal::NothingToBackUp { store: text() },
+        Refusal::BackupFailed { reason: text() },
         Refusal::NoSecret { reason: text() },
         Refusal::ReloadRefused { reason: text() },
         Refusal::Busy {},
@@ -239,6 +250,21 @@ fn every_own_error_is_declared_with_its_parameters() {
     for name in ["BadValue", "Busy", "TimedOut", "Stopping", "TooManyConnections", "CallTooLarge", "Malformed"] {
         assert_eq!(parse(PUSH_TEXT)[name], parse(CONTROL_TEXT)[name]);
     }
+}
+
+/// What a real backup sends is read by `wschatctl` into these types (tests/durable).
+#[test]
+fn the_parts_of_a_backup_have_the_declared_fields() {
+    use wschat::control::protocol::{BackupPart, BackupProgress, BackupWhole, CONTROL_TEXT};
+    let part = BackupPart {
+        progress: Some(BackupProgress { bytes: 1, of: 2 }),
+        chunk: Some(String::new()),
+        whole: Some(BackupWhole { bytes: 1, sha256: String::new(), rooms: 1, entries: 1 }),
+    };
+    let (declared, part) = (parse(CONTROL_TEXT), serde_json::to_value(part).unwrap());
+    same(&declared, "Backup()", &part);
+    same(&declared, "BackupProgress", &part["progress"]);
+    same(&declared, "BackupWhole", &part["whole"]);
 }
 
 #[test]

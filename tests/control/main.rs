@@ -10,4 +10,5 @@ mod interface;
 mod moderation;
 mod socket;
 mod stats;
+mod statuses;
 mod store;

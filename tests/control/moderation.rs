@@ -284,6 +284,54 @@ fn mutes() {
 }
 
 #[test]
+fn bans_and_mutes_are_changed_in_place() {
+    let daemon = Daemon::start(some());
+    daemon.json(&["ban", "add", "user:u1", "--for", "2h", "--reason", "spam"]);
+    daemon.json(&["mute", "add", "user:u2", "--room", "lobby"]);
+    let before = daemon.json(&["ban", "list"])["bans"][0].clone();
+    let after = daemon.json(&["ban", "edit", "1", "--for", "1d"])["ban"].clone();
+    for same in ["id", "user", "ip", "reason", "by", "since"] {
+        assert_eq!(after[same], before[same], "{same}");
+    }
+    assert!(after["left"].as_f64().unwrap() > 86_000.0 && after["until"] != before["until"], "{after}");
+    assert_eq!(daemon.json(&["ban", "list"])["bans"][0]["until"], after["until"], "it is the one that is listed");
+    assert_eq!(daemon.ctl(&["ban", "edit", "1", "--for", "forever"]).stdout, "ban 1 is in force until it is ended\n");
+    let now = daemon.json(&["ban", "edit", "1", "--reason", "really spam"])["ban"].clone();
+    assert_eq!((&now["until"], &now["reason"]), (&Value::Null, &json!("really spam")));
+    assert_eq!(daemon.json(&["ban", "edit", "1", "--reason", ""])["ban"]["reason"], "");
+    let mute = daemon.json(&["mute", "edit", "2", "--for", "90s", "--reason", "calm"])["mute"].clone();
+    assert_eq!((&mute["room"], &mute["reason"]), (&json!("lobby"), &json!("calm")));
+    assert!(daemon.ctl(&["mute", "edit", "2", "--for", "1h"]).stdout.starts_with("mute 2 is in force until 2"));
+    for (wrong, status) in [
+        (&["ban", "edit", "2", "--for", "1h"][..], 65),
+        (&["mute", "edit", "1", "--for", "1h"], 65),
+        (&["ban", "edit", "1"], 64),
+        (&["ban", "edit", "1", "--for", "0s"], 64),
+        (&["mute", "edit", "2", "--reason", "two\nlines"], 64),
+    ] {
+        assert_eq!(daemon.ctl(wrong).status, status, "{wrong:?}");
+    }
+    let mut raw = daemon.raw();
+    for (wrong, parameter) in [
+        (json!({"id": 1}), "seconds"),
+        (json!({"id": 1, "seconds": 5.0, "forever": true}), "forever"),
+        (json!({"id": 1, "forever": false}), "seconds"),
+    ] {
+        let reply = raw.call("org.wschat.Control.EditBan", wrong);
+        assert_eq!(reply["error"], "org.wschat.Control.BadValue");
+        assert_eq!(reply["parameters"]["parameter"], parameter);
+    }
+    daemon.world.lock().unwrap().unsaved = Some("the disk is full".into());
+    let unsaved = daemon.ctl(&["ban", "edit", "1", "--for", "3h"]);
+    assert!(unsaved.status == 1 && unsaved.stderr.contains("the disk is full"), "{unsaved:?}");
+    let log = daemon.world.lock().unwrap().log.clone();
+    assert!(log[2].contains("changed ban 1: ban of user:u1 for 1day") && log[2].contains("done=1"), "{log:#?}");
+    assert!(log[3].contains("changed ban 1: ban of user:u1, until it is ended"), "{log:#?}");
+    assert!(log.last().unwrap().contains("changed ban 1 for 3h; not saved: the disk is full"), "{log:#?}");
+    assert_eq!(closed(&daemon).len(), 1, "a change closes nobody");
+}
+
+#[test]
 fn rooms_are_closed_and_purged_and_messages_deleted() {
     let daemon = Daemon::start(some());
     daemon.world.lock().unwrap().stored.insert(room_name("lobby"), Stream::of(5));

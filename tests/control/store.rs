@@ -150,6 +150,12 @@ impl World {
             Action::Mute { user, room, until, reason } => {
                 self.sanction(Measure::Mute { user, room }, reason, by, until)
             }
+            Action::Amend { kind, id, until, reason } => {
+                let amended = self.sanctions.amend(kind, id, until, reason, SystemTime::now());
+                let sanction = amended.ok_or(ActionError::NoSuchSanction { kind, id })?;
+                self.saved()?;
+                Ok(Outcome::Amended { sanction })
+            }
             Action::Lift { kind, id } => {
                 let lifted = self.sanctions.lift(kind, id, SystemTime::now());
                 let sanction = lifted.ok_or(ActionError::NoSuchSanction { kind, id })?;

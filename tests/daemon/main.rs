@@ -3,9 +3,11 @@
 
 mod access;
 mod acme;
+mod certificates;
 mod command_line;
 mod control;
 mod crowd;
+mod documents;
 mod drain;
 mod first_start;
 mod garbage;
@@ -19,8 +21,10 @@ mod metrics;
 mod moderation;
 mod monitoring;
 mod numbers;
+mod proxies;
 mod relisten;
 mod reload;
+mod shells;
 mod shutdown;
 mod support;
 mod systemd;

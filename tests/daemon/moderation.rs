@@ -63,6 +63,46 @@ fn a_ban_ends_by_itself() {
     Chat::enter(from(&daemon, "127.0.0.8"), "ann").say("here again");
 }
 
+/// Changed while it is in force: later, without end, sooner. The number and who ordered it stay.
+#[test]
+fn a_ban_is_changed_and_outlasts_a_restart_so() {
+    let daemon = Daemon::plain("");
+    let mut events = daemon.caller().watch(&["ban", "mute", "unban"]);
+    let id = daemon.json(&["ban", "add", "ip:127.0.0.9", "--yes", "--for", "1h", "--reason", "spam"])["id"].to_string();
+    daemon.json(&["ban", "edit", &id, "--for", "forever", "--reason", "much spam"]);
+    assert!(!events.next()["detail"].as_str().expect("a text").contains("changed"));
+    let told = events.next();
+    assert_eq!(told["type"], "ban");
+    let detail = told["detail"].as_str().expect("a text");
+    assert!(detail.starts_with("changed: ") && detail.contains("much spam"), "{told}");
+    let daemon = daemon.stop().start();
+    let listed = daemon.json(&["ban", "list"])["bans"][0].clone();
+    assert_eq!((&listed["id"].to_string(), &listed["until"], &listed["left"]), (&id, &Value::Null, &Value::Null));
+    let refused = |daemon: &Daemon| Chat::open(from(daemon, "127.0.0.9"), "/chat", "").closing().join().unwrap().1;
+    assert_eq!(refused(&daemon), Closed { code: 4004, reason: "banned: much spam".into() });
+    daemon.json(&["ban", "edit", &id, "--for", "1s"]);
+    until("it has run out", || (daemon.json(&["ban", "list"]) == json!({"bans": []})).then_some(()));
+    Chat::enter(from(&daemon, "127.0.0.9"), "ann").say("here again");
+    assert_eq!(daemon.ctl(&["ban", "edit", &id, "--for", "1h"]).status, 65, "what is over is not changed");
+}
+
+/// Who is muted is told what has changed.
+#[test]
+fn a_mute_is_changed_and_its_user_told() {
+    let daemon = Daemon::plain("");
+    let mut ann = Chat::open(daemon.connect(), "/chat", "");
+    let user = ann.hello(json!({"nick": "ann"}))["user"].as_str().expect("a user").to_owned();
+    let id = daemon.json(&["mute", "add", &format!("user:{user}"), "--for", "1h"])["id"].to_string();
+    let first = ann.frame("muted")["payload"].take();
+    daemon.json(&["mute", "edit", &id, "--for", "2h", "--reason", "still"]);
+    let second = ann.frame("muted")["payload"].take();
+    assert_eq!((&second["on"], &second["reason"]), (&json!(true), &json!("still")), "{second}");
+    assert_ne!(first["until"], second["until"]);
+    daemon.json(&["mute", "edit", &id, "--for", "1s"]);
+    until("it has run out", || (daemon.json(&["mute", "list"]) == json!({"mutes": []})).then_some(()));
+    ann.say("thank you");
+}
+
 #[test]
 fn a_banned_guest_is_known_by_the_signed_string() {
     let daemon = Daemon::plain("[timeouts]\npresence = \"0s\"\n");

@@ -295,6 +295,27 @@ fn a_daemon_that_starts_on_a_full_disk_serves_what_there_is() {
     drop(disk);
 }
 
+/// A copy must not be what fills the disk.
+#[test]
+fn a_backup_that_has_no_room_is_refused_and_messages_are_not() {
+    if !own_mounts("disk_full::a_backup_that_has_no_room_is_refused_and_messages_are_not") {
+        return;
+    }
+    let setup = Setup::new(&config());
+    let disk = Disk::mount(&setup);
+    let daemon = setup.start();
+    let mut ann = daemon.chat("ann");
+    ann.say("before");
+    let ran = daemon.ctl(&["backup", "copy.db"]);
+    ran.ends(75, "MiB free in");
+    assert!(!daemon.folder().join("copy.db").exists());
+    assert_eq!(ann.say("after")["seq"], 2);
+    let copies = fs::read_dir(daemon.state_folder()).expect("there is one").map(|file| file.unwrap().file_name());
+    assert!(!copies.into_iter().any(|name| name == "wschat.db.copy"));
+    drop(daemon);
+    drop(disk);
+}
+
 #[test]
 fn nothing_is_begun_where_nothing_can_be_kept() {
     if !own_mounts("disk_full::nothing_is_begun_where_nothing_can_be_kept") {

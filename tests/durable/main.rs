@@ -2,6 +2,7 @@
 //! damaged, and those who chat look at what became of what they said. One file for each way to fail.
 
 mod actor;
+mod backup;
 mod crash;
 mod database;
 mod disk_full;

@@ -171,6 +171,7 @@ fn a_power_cut_takes_nothing_that_was_committed() {
             }
             let after = tempfile::tempdir().expect("a temporary folder");
             volatile::cut(folder.path(), &mut rng, after.path());
+            keep_lock(folder.path(), after.path());
             books.hold(after.path(), &format!("cut {nth} of round {round}"));
             volatile::forget(after.path());
             for _ in answers..burst {
@@ -180,6 +181,7 @@ fn a_power_cut_takes_nothing_that_was_committed() {
             let after = tempfile::tempdir().expect("a temporary folder");
             if volatile::cut_in_checkpoint(folder.path(), &mut rng, after.path()) {
                 checkpoints += 1;
+                keep_lock(folder.path(), after.path());
                 let now = std::mem::replace(&mut books.committed, before);
                 books.hold(after.path(), &format!("checkpoint in burst {nth} of round {round}"));
                 books.committed = now;
@@ -228,13 +230,20 @@ fn a_torn_journal_keeps_what_is_before_the_tear() {
     }
 }
 
+/// The lock file is not SQLite's, and is synced as it is written: a power cut leaves it.
+fn keep_lock(from: &Path, to: &Path) {
+    fs::copy(from.join("wschat.db.lock"), to.join("wschat.db.lock")).expect("there is one");
+}
+
 fn journal(folder: &Path) -> Vec<u8> {
     fs::read(folder.join("wschat.db-wal")).expect("there is a journal")
 }
 
 fn copy_with(from: &Path, journal: &[u8]) -> TempDir {
     let copy = tempfile::tempdir().expect("a temporary folder");
-    fs::copy(from.join("wschat.db"), copy.path().join("wschat.db")).expect("there is a database");
+    for file in ["wschat.db", "wschat.db.lock"] {
+        fs::copy(from.join(file), copy.path().join(file)).expect("there is a database");
+    }
     fs::write(copy.path().join("wschat.db-wal"), journal).expect("our own folder");
     copy
 }

@@ -471,6 +471,12 @@ fn an_operators_mute_holds_everywhere_and_no_moderator_ends_it() {
     assert_eq!(w.seen(ann), ["error muted", "error muted"]);
     unmute(&mut w, boss, "ann");
     assert_eq!(w.seen(boss), ["error forbidden"]);
+    let change = |kind| Action::Amend { kind, id: sanction.id, until: None, reason: Some("still spam".into()) };
+    let no_ban = ActionError::NoSuchSanction { kind: SanctionKind::Ban, id: sanction.id };
+    assert_eq!(w.ordered(change(SanctionKind::Ban)), Err(no_ban), "a mute's number is no ban's");
+    let Ok(Outcome::Amended { sanction }) = w.ordered(change(SanctionKind::Mute)) else { panic!("not changed") };
+    assert_eq!((sanction.reason.as_str(), sanction.until, sanction.by.as_str()), ("still spam", None, "operator"));
+    assert_eq!(w.seen(ann), ["muted everywhere"], "who is muted is told of the change");
     let lift = Action::Lift { kind: SanctionKind::Mute, id: sanction.id };
     assert_eq!(w.ordered(lift.clone()), Ok(Outcome::Lifted { sanction: sanction.clone() }));
     assert_eq!(w.seen(ann), ["unmuted everywhere"]);

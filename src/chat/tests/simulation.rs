@@ -28,7 +28,7 @@ const USERS: [&str; 4] = ["u1", "u2", "u3", "u4"];
 const SECOND: Duration = Duration::from_secs(1);
 
 /// What schedules must come to, or they show nothing.
-const REACHED: [&str; 28] = [
+const REACHED: [&str; 29] = [
     "ack",
     "deleted message",
     "deletes",
@@ -55,6 +55,7 @@ const REACHED: [&str; 28] = [
     "Ok Emptied",
     "Ok Sanctioned",
     "Ok Lifted",
+    "Ok Amended",
     "Err NotSaved",
     "Err NoSuchMessage",
 ];
@@ -294,7 +295,10 @@ impl Sim {
                 let known: Vec<(u64, SanctionKind)> =
                     self.world.in_force.values().map(|sanction| (sanction.id, sanction.kind())).collect();
                 let (id, kind) = known.choose(&mut self.rng).copied().unwrap_or((99, SanctionKind::Ban));
-                Action::Lift { kind, id }
+                match self.rng.random_bool(0.4) {
+                    true => Action::Amend { kind, id, until: Some(until), reason: None },
+                    false => Action::Lift { kind, id },
+                }
             }
         };
         self.world.order(action);

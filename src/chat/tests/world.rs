@@ -362,6 +362,7 @@ impl World {
                         self.in_force.retain(|_, known| known.measure != sanction.measure);
                         self.in_force.insert(sanction.id, sanction.clone());
                     }
+                    Happening::Amended { sanction, .. } => drop(self.in_force.insert(sanction.id, sanction.clone())),
                     Happening::Lifted { sanction, .. } => drop(self.in_force.remove(&sanction.id)),
                     _ => {}
                 }

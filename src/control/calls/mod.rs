@@ -3,6 +3,7 @@
 //! Decides nothing about clients or rooms. Every call that changes something leaves a line in the
 //! journal that says who, what and how many.
 
+mod backup;
 mod clients;
 mod closing;
 mod daemon;
@@ -25,6 +26,7 @@ use super::values::{EventFilter, cut};
 use super::wire::{Call, Parameters};
 use crate::admin::{Admin, AdminError, DEADLINE, Event, EventKind};
 
+pub(super) use backup::{Copying, Next};
 pub(super) use daemon::event;
 pub(super) use history::Following;
 
@@ -36,6 +38,7 @@ pub(super) enum Outcome {
     Answered,
     Watch(Watching),
     Follow(Following),
+    Copy(Copying),
 }
 
 /// A watcher's wishes.
@@ -155,6 +158,9 @@ impl Desk<'_> {
             (api::CONTROL, "History") => return self.history(with, replies).await,
             (api::CONTROL, "ListBans") => replies.last(&self.bans(with).await?).await?,
             (api::CONTROL, "AddBan") => replies.last(&self.add_ban(with).await?).await?,
+            (api::CONTROL, "EditBan") => replies.last(&self.edit_ban(with).await?).await?,
+            (api::CONTROL, "EditMute") => replies.last(&self.edit_mute(with).await?).await?,
+            (api::CONTROL, "Backup") => return self.backup(with, replies).await,
             (api::CONTROL, "DeleteBan") => replies.last(&self.delete_ban(with).await?).await?,
             (api::CONTROL, "ListMutes") => replies.last(&self.mutes(with).await?).await?,
             (api::CONTROL, "AddMute") => replies.last(&self.add_mute(with).await?).await?,

@@ -229,6 +229,62 @@ impl Desk<'_> {
         }
     }
 
+    pub(super) async fn edit_ban(&self, with: Parameters) -> Result<api::OneBan, Trouble> {
+        let sanction = self.amend(SanctionKind::Ban, with).await?;
+        match ban(&sanction, SystemTime::now()) {
+            Some(ban) => Ok(api::OneBan { ban }),
+            None => unreachable!("what was changed as a ban is one"),
+        }
+    }
+
+    pub(super) async fn edit_mute(&self, with: Parameters) -> Result<api::OneMute, Trouble> {
+        let sanction = self.amend(SanctionKind::Mute, with).await?;
+        match mute(&sanction, SystemTime::now()) {
+            Some(mute) => Ok(api::OneMute { mute }),
+            None => unreachable!("what was changed as a mute is one"),
+        }
+    }
+
+    async fn amend(&self, kind: SanctionKind, mut with: Parameters) -> Result<Arc<Sanction>, Trouble> {
+        let id: u64 = with.need("id")?;
+        let seconds = with.take("seconds")?.map(lasts).transpose()?;
+        let forever = with.take("forever")?.unwrap_or(false);
+        let reason = match with.take("reason")? {
+            Some(text) => Some(reason(Some(text))?),
+            None => None,
+        };
+        with.end()?;
+        let until = match (seconds, forever) {
+            (Some(seconds), false) => Some(Some(SystemTime::now() + seconds)),
+            (None, true) => Some(None),
+            (None, false) if reason.is_some() => None,
+            (Some(_), true) => return Err(bad("forever", true, "only one of seconds and forever").into()),
+            (None, false) => return Err(bad("seconds", "nothing", "one of seconds, forever and reason").into()),
+        };
+        let operator = self.operator().await;
+        let what = format!("change of {} {id}", kind.as_str());
+        let end = match until {
+            Some(None) => ", until it is ended".to_owned(),
+            _ => ending(seconds),
+        };
+        let because = because(reason.as_deref().unwrap_or_default());
+        let action = Action::Amend { kind, id, until, reason };
+        match self.act(&operator, &what, action).await? {
+            Ok(Outcome::Amended { sanction }) => {
+                let measure = in_words(&sanction.measure);
+                operator.did(&what, 1, 1, 0, format_args!("changed {} {id}: {measure}{end}{because}", kind.as_str()));
+                Ok(sanction)
+            }
+            Ok(other) => unreachable!("a change is answered by what it changed, not by {other:?}"),
+            Err(ActionError::NotSaved(reason)) => {
+                let lost = not_saved(Some(&reason));
+                operator.did(&what, 1, 1, 0, format_args!("changed {} {id}{end}{because}{lost}", kind.as_str()));
+                Err(Refusal::NotSaved { ids: vec![id], reason }.into())
+            }
+            Err(error) => Err(Refusal::from(error).into()),
+        }
+    }
+
     async fn lift(&self, kind: SanctionKind, mut with: Parameters) -> Result<Arc<Sanction>, Trouble> {
         let id: u64 = with.need("id")?;
         with.end()?;

@@ -158,6 +158,18 @@ pub struct OneMute {
     pub mute: Mute,
 }
 
+/// What is absent stays; one of `seconds` and `forever` at the most.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EditSanction {
+    pub id: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forever: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
 /// A ban or a mute by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Numbered {

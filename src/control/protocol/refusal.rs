@@ -45,6 +45,14 @@ pub enum Refusal {
     HistoryUnavailable { reason: String },
     #[error("the daemon is not draining: there is nothing to take back")]
     NotDraining {},
+    #[error("another backup is under way; try again when it is done")]
+    BackupUnderWay {},
+    #[error(
+        "there is nothing to back up: with history.store = {store:?} nothing is kept on disk; set it to \"sqlite\""
+    )]
+    NothingToBackUp { store: String },
+    #[error("there is no backup: {reason}")]
+    BackupFailed { reason: String },
     #[error("there is no token to be had: {reason}")]
     NoSecret { reason: String },
     #[error("nothing has changed: {reason}")]

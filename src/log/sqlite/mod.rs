@@ -9,11 +9,13 @@
 //! uses it and nothing of it is kept, its epoch is made of the store's name and of a generation that
 //! goes up in the transaction that forgets rooms. So an epoch never comes again with other entries.
 
+mod backup;
 mod failure;
 mod keep;
 mod open;
 mod reader;
 mod rewrite;
+mod run;
 mod said;
 mod schema;
 #[cfg(test)]
@@ -31,6 +33,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 
+pub use backup::{Backup, BackupError, Backups, Part, Summary};
 pub use open::OpenError;
 
 use super::{Health, Log, LogCounts, Retention, kept_size};
@@ -59,6 +62,7 @@ pub struct Options {
 /// A log in a SQLite database. Dropping it commits what is queued and leaves one clean file.
 pub struct SqliteLog {
     shared: Arc<Shared>,
+    backups: Backups,
     /// Absent only while it is dropped, like the other ends.
     orders: Option<blocking::Sender<Order>>,
     asks: Option<blocking::Sender<Ask>>,
@@ -166,7 +170,13 @@ impl SqliteLog {
         let writer = writer.map_err(|error| open::told(&error, &options.path))?;
         let writer = Some(thread("wschat-write", Box::new(move || writer.run()))?);
         let (orders, asks, pages) = (Some(orders), Some(asks), Some(pages));
-        Ok(SqliteLog { shared, orders, asks, answers, answered: VecDeque::new(), pages, writer, readers })
+        let backups = Backups::new(&options.path);
+        Ok(SqliteLog { shared, backups, orders, asks, answers, answered: VecDeque::new(), pages, writer, readers })
+    }
+
+    /// By which copies of the database can be had while it is written to.
+    pub fn backups(&self) -> Backups {
+        self.backups.clone()
     }
 
     fn order(&self, order: Order) {
@@ -267,6 +277,7 @@ impl Log for SqliteLog {
 
 impl Drop for SqliteLog {
     fn drop(&mut self) {
+        self.backups.stop();
         // A reader that waits for its page to be taken waits no longer.
         self.pages = None;
         self.asks = None;

@@ -4,15 +4,15 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use thiserror::Error;
 
-use super::failure;
-use super::schema::{self, APPLICATION, MIGRATIONS};
+use super::schema::{self, APPLICATION, BACKUP, MIGRATIONS};
+use super::{backup, failure, run};
 
 /// How long a statement waits for another program's lock.
 pub(super) const BUSY: Duration = Duration::from_secs(2);
@@ -67,13 +67,43 @@ impl OpenError {
 /// database readable for others, which is wanted, and writable, which is not.
 pub(super) struct Lock {
     /// Held for life; the kernel lets go of it with the process, whatever becomes of that.
-    _file: File,
+    file: File,
+}
+
+impl Lock {
+    /// Whether a database with this run is the one that the last daemon has left: one of the two that it
+    /// wrote here, or none on either side.
+    pub(super) fn fits(&self, known: Option<&str>) -> bool {
+        let mut runs = [0; 2 * run::LENGTH];
+        match self.file.read_exact_at(&mut runs, 0) {
+            Ok(()) => runs.chunks(run::LENGTH).any(|one| one == known.unwrap_or(run::NONE).as_bytes()),
+            // Of a daemon that knew no runs, or of none.
+            Err(_) => known.is_none(),
+        }
+    }
+
+    /// Overwrites what is there, so that a full disk does not keep it from being written.
+    pub(super) fn set_runs(&self, runs: &str) -> io::Result<()> {
+        self.file.write_all_at(runs.as_bytes(), 0)?;
+        self.file.sync_data()
+    }
 }
 
 /// The database, of the newest version, and its lock.
 pub(super) fn open(path: &Path) -> Result<(Connection, Lock), OpenError> {
-    let io = |what| move |source| OpenError::Io { path: path.to_owned(), what, source };
     let lock = lock(path)?;
+    // Of a daemon that was killed while it made one: nobody else makes any.
+    let _ = fs::remove_file(backup::temporary(path));
+    let opened = open_database(path, &lock);
+    if let Err(OpenError::Damaged { .. } | OpenError::NotOurs { .. } | OpenError::Orphan { .. }) = opened {
+        // What comes in its place is another, whatever the two have in common.
+        run::forget(&lock);
+    }
+    opened.map(|db| (db, lock))
+}
+
+fn open_database(path: &Path, lock: &Lock) -> Result<Connection, OpenError> {
+    let io = |what| move |source| OpenError::Io { path: path.to_owned(), what, source };
     let journal = beside(path, "-wal");
     let size = |path: &Path| fs::metadata(path).map(|file| file.len()).ok();
     let before = size(path);
@@ -96,7 +126,8 @@ pub(super) fn open(path: &Path) -> Result<(Connection, Lock), OpenError> {
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(io("its folder cannot be synced"))?;
     }
     check(&mut db, path, MIGRATIONS)?;
-    Ok((db, lock))
+    run::begin(&mut db, lock, path).map_err(|e| told(&e, path))?;
+    Ok(db)
 }
 
 fn lock(path: &Path) -> Result<Lock, OpenError> {
@@ -104,10 +135,10 @@ fn lock(path: &Path) -> Result<Lock, OpenError> {
     let name = path.file_name().ok_or_else(|| io("it is no file", io::ErrorKind::IsADirectory.into()))?;
     let mut side = name.to_owned();
     side.push(".lock");
-    let options = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).to_owned();
+    let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).to_owned();
     let file = options.open(path.with_file_name(side)).map_err(|e| io("its lock file cannot be opened", e))?;
     match file.try_lock() {
-        Ok(()) => Ok(Lock { _file: file }),
+        Ok(()) => Ok(Lock { file }),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.to_owned() }),
         Err(TryLockError::Error(e)) => Err(io("it cannot be locked", e)),
     }
@@ -136,7 +167,7 @@ fn prepare(path: &Path) -> Result<Connection, OpenError> {
     let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(told)?;
     let version = version(&db).map_err(told)?;
     // A start that was cut off leaves an empty file.
-    if application != APPLICATION && (application != 0 || tables != 0 || version != 0) {
+    if ![APPLICATION, BACKUP].contains(&application) && (application != 0 || tables != 0 || version != 0) {
         return Err(OpenError::NotOurs { path: path.to_owned() });
     }
     refuse_newer(version, path, MIGRATIONS.len())?;
@@ -214,7 +245,7 @@ pub(super) fn bytes(path: &Path) -> u64 {
 }
 
 /// The path of a file that SQLite keeps beside the database.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()

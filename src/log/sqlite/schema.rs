@@ -11,10 +11,12 @@ use crate::chat::id::{Nick, Seq, UserId};
 
 /// Marks a database as ours, as `file`(1) and SQLite's `application_id` have it: "wsch".
 pub(super) const APPLICATION: i32 = 0x7773_6368;
+/// The same of a backup that the daemon has made: "wscb". It becomes a history where it is started with.
+pub(super) const BACKUP: i32 = 0x7773_6362;
 
 /// What makes a database of version n into one of version n + 1, where n is the index. What has been
 /// released is never changed here; a new version is a new line.
-pub(super) const MIGRATIONS: &[&str] = &[V1];
+pub(super) const MIGRATIONS: &[&str] = &[V1, V2];
 
 /// The tables, with what a person who opens the file has to know.
 const V1: &str = "
@@ -62,12 +64,18 @@ CREATE INDEX said_time ON said (time);
 INSERT INTO store VALUES (1, lower(hex(randomblob(8))), 0, NULL);
 ";
 
+/// By what an older copy that is put in the database's place is known (see `run`).
+const V2: &str = "ALTER TABLE store ADD run TEXT /* drawn at each start and stop; the lock file has the same */";
+
 /// Brings the database from `version` to the newest, each step in one transaction with its number.
 pub(super) fn migrate(db: &mut Connection, version: usize, steps: &[&str]) -> rusqlite::Result<()> {
     for (from, step) in steps.iter().enumerate().skip(version) {
         let change = Transaction::new(db, TransactionBehavior::Exclusive)?;
         change.execute_batch(step)?;
-        change.pragma_update(None, "application_id", APPLICATION)?;
+        if from == 0 {
+            // Not later: a backup stays one until its rooms have new epochs.
+            change.pragma_update(None, "application_id", APPLICATION)?;
+        }
         change.pragma_update(None, "user_version", (from + 1) as i64)?;
         change.commit()?;
     }

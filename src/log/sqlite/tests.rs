@@ -2,6 +2,7 @@
 
 mod bounds;
 mod conformity;
+mod copies;
 mod failures;
 mod opening;
 mod storing;

@@ -16,7 +16,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::keep::Keeper;
 use super::open::Lock;
 use super::work::{Row, Work};
-use super::{Options, Shared, failure, open, said};
+use super::{Options, Shared, failure, open, run, said};
 use crate::chat::event::{LogFailure, LogReply, Record, Ticket};
 use crate::chat::id::{RoomName, Seq, UserId};
 use crate::log::{Health, Retention};
@@ -128,8 +128,10 @@ pub(super) struct Writer {
     looked: Instant,
     /// The connection cannot write, and will not by itself.
     read_only: bool,
+    /// What is damaged is not known by its run any more: whatever comes in its place is another.
+    forgotten: bool,
     /// Dropped after the connection.
-    _lock: Lock,
+    lock: Lock,
 }
 
 impl Writer {
@@ -161,7 +163,8 @@ impl Writer {
             file: open::identity(&options.path),
             looked: now,
             read_only: false,
-            _lock: lock,
+            forgotten: false,
+            lock,
         })
     }
 
@@ -198,6 +201,14 @@ impl Writer {
             if !over {
                 self.tend();
             }
+            if !self.forgotten && self.shared.damage.get().is_some() {
+                self.forgotten = true;
+                run::forget(&self.lock);
+            }
+        }
+        if !self.forgotten && self.failing.is_none() {
+            // So that a copy made until now is told from what is left here.
+            run::end(&self.db, &self.lock);
         }
         // Nothing is lost without it: the journal stays beside the database.
         let _ = match self.shared.damage.get() {

@@ -57,11 +57,21 @@ impl Stream {
         Stream::tls_as(to, &trusting(rustls::ALL_VERSIONS)).expect("TLS")
     }
 
+    /// With TLS, from another of this machine's own addresses.
+    #[track_caller]
+    pub fn tls_from(from: IpAddr, to: SocketAddr) -> Self {
+        let Stream::Tcp(socket) = Stream::tcp_from(from, to) else { unreachable!("it is TCP") };
+        Stream::tls_over(socket, &trusting(rustls::ALL_VERSIONS)).expect("TLS")
+    }
+
     /// The handshake is over when this returns.
     pub fn tls_as(to: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<Self> {
+        Stream::tls_over(patient(TcpStream::connect(to)?), config)
+    }
+
+    fn tls_over(mut socket: TcpStream, config: &Arc<ClientConfig>) -> io::Result<Self> {
         let name = ServerName::try_from("localhost").expect("a name");
         let mut connection = ClientConnection::new(config.clone(), name).map_err(io::Error::other)?;
-        let mut socket = patient(TcpStream::connect(to)?);
         while connection.is_handshaking() {
             connection.complete_io(&mut socket)?;
         }

@@ -14,7 +14,7 @@ fn what_is_answered_is_there_after_the_process_has_died() {
     }
     // What a process leaves that is killed: the files as they are, with nobody to tidy up.
     let crashed = tempfile::tempdir().unwrap();
-    for file in ["wschat.db", "wschat.db-wal"] {
+    for file in ["wschat.db", "wschat.db-wal", "wschat.db.lock"] {
         fs::copy(folder.path().join(file), crashed.path().join(file)).unwrap();
     }
     assert!(fs::metadata(crashed.path().join("wschat.db-wal")).unwrap().len() > 0, "the journal matters here");
