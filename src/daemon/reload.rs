@@ -75,7 +75,7 @@ impl Daemon {
         let in_force = self.certificates.is_some();
         let Some(loaded) = certificate(new, &self.state_dir, in_force)? else { return Ok(NewCertificate::Same) };
         if in_force {
-            return Ok(NewCertificate::Next(loaded));
+            return Ok(NewCertificate::Next(Box::new(loaded)));
         }
         let certificates = Certificates::new(loaded);
         let config = tls::server_config(certificates.clone())?;
@@ -85,7 +85,7 @@ impl Daemon {
     /// Whether another certificate is in force than before.
     fn take_over(&mut self, new: NewCertificate) -> bool {
         match (new, &self.certificates) {
-            (NewCertificate::Next(loaded), Some(certificates)) => certificates.replace(loaded),
+            (NewCertificate::Next(loaded), Some(certificates)) => certificates.replace(*loaded),
             (NewCertificate::First(certificates, config), _) => {
                 self.shared.tls.store(Some(config));
                 self.certificates = Some(certificates);
@@ -120,7 +120,7 @@ enum NewCertificate {
     /// The one in force stays, until a CA has given another.
     Same,
     /// There was one before.
-    Next(Loaded),
+    Next(Box<Loaded>),
     First(Arc<Certificates>, Arc<rustls::ServerConfig>),
 }
 

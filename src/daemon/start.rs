@@ -30,7 +30,6 @@ use crate::hub::link::ToWorker;
 use crate::hub::{self, HubTask, Inboxes, Kept, Order, link};
 use crate::log::{self, Backups, Log, MemoryLog, SqliteLog};
 use crate::net::gate::{Gate, GateLimits};
-use crate::net::handed;
 use crate::net::listen::{self, Listener};
 use crate::net::page::Page;
 use crate::net::{AccessLog, Shared, worker};
@@ -175,10 +174,7 @@ fn start(
         servers.push(runtime.spawn(serve));
     }
 
-    for (name, socket) in inherited {
-        if let Some(why) = handed::left_over(&name, &socket) {
-            tracing::warn!("{why}");
-        }
+    for (name, _) in inherited {
         // Where it was kept for a listener that the configuration no longer has.
         systemd::forget(&name);
     }

@@ -30,7 +30,7 @@ pub(super) fn take(wanted: &Address, handed: &mut Vec<(String, OwnedFd)>) -> Opt
 
 /// What is wrong with a socket that no listener took; `None` for one that was kept for a listener
 /// which the configuration no longer has.
-pub fn left_over(name: &str, fd: &OwnedFd) -> Option<String> {
+pub(super) fn left_over(name: &str, fd: &OwnedFd) -> Option<String> {
     let Some(address) = address(fd) else {
         return Some(format!(
             "systemd hands over {name}, which is no socket of TCP or Unix that listens; a socket unit for wschat needs \

@@ -328,6 +328,7 @@ impl Room<'_> {
             let why = "Pages of this origin may not connect; the operator can list it in chat.allowed_origins.\n";
             return Err(Refused::boxed(Failure::Origin, text(StatusCode::FORBIDDEN, why)));
         }
+        self.while_serving()?;
         let forwarded =
             if self.door.trusts(self.peer.ip()) { headers::forwarded(all, &self.door.trusted_proxies) } else { None };
         if forwarded.is_none() && self.door.trusts(self.peer.ip()) && headers::is_forwarded(all) {
@@ -341,18 +342,8 @@ impl Room<'_> {
         };
         let gate = &self.worker.shared.gate;
         let place = gate.client(limited, forwarded.is_some()).map_err(|r| Box::new(refuse(r)))?;
-        // After it is counted, so that a drain which finds nobody counted knows that nobody comes.
-        match self.worker.shared.state.phase() {
-            Phase::Serving => {}
-            Phase::Draining => {
-                let answer = unavailable("Nobody is let in for now; try again later.\n", RETRY);
-                return Err(Refused::boxed(Failure::Draining, answer));
-            }
-            Phase::Starting | Phase::Stopping | Phase::Stopped => {
-                let answer = unavailable("The server is going down; try again in a moment.\n", RETRY);
-                return Err(Refused::boxed(Failure::Stopping, answer));
-            }
-        }
+        // Again, now that it is counted, so that a drain which finds nobody counted knows that nobody comes.
+        self.while_serving()?;
 
         let mut answer = Response::new(Full::default());
         *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -380,6 +371,17 @@ impl Room<'_> {
 }
 
 impl Room<'_> {
+    fn while_serving(&self) -> Result<(), Box<Refused>> {
+        let (why, words) = match self.worker.shared.state.phase() {
+            Phase::Serving => return Ok(()),
+            Phase::Draining => (Failure::Draining, "Nobody is let in for now; try again later.\n"),
+            Phase::Starting | Phase::Stopping | Phase::Stopped => {
+                (Failure::Stopping, "The server is going down; try again in a moment.\n")
+            }
+        };
+        Err(Refused::boxed(why, unavailable(words, RETRY)))
+    }
+
     /// What comes of the request's token. A browser cannot see an HTTP status here, so a refusal goes
     /// with the connection, which is closed by it. Who speaks JSON may bring a token with its hello.
     fn offered(&self, request: &Request<Body>, kind: Kind) -> Offered {

@@ -98,10 +98,11 @@ pub fn open(listen: &[Listen], inherited: &mut Vec<(String, OwnedFd)>) -> Result
         sockets.push(taken.map(|(socket, of_unit)| Ok((registered(wanted, socket)?, of_unit))).transpose()?);
     }
     for (name, fd) in inherited.iter() {
-        // One that was kept over a restart and that nobody wants any more: the service manager holds
-        // another end of it, so it would be in the way until that is let go, too.
-        if handed::left_over(name, fd).is_none() {
-            stop_listening(fd);
+        match handed::left_over(name, fd) {
+            Some(why) => tracing::warn!("{why}"),
+            // One that was kept over a restart and that nobody wants any more: the service manager
+            // holds another end of it, so it would be in the way until that is let go, too.
+            None => stop_listening(fd),
         }
     }
     let mut listeners = Vec::new();

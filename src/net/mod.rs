@@ -6,7 +6,7 @@ mod access;
 mod conn;
 pub mod gate;
 mod gather;
-pub mod handed;
+mod handed;
 mod headers;
 mod http;
 pub mod incoming;

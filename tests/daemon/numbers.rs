@@ -209,7 +209,7 @@ fn who_finds_no_place_is_counted() {
     until("stopping", || (daemon.json(&["status"])["state"] == "stopping").then_some(()));
     early.send(UPGRADE.join("\r\n") + "\r\n\r\n");
     assert_eq!(early.answer(false).status, 503);
-    let found = numbers(&daemon, "it was stopping", |numbers| numbers.failures("draining") == 1.0);
+    let found = numbers(&daemon, "it was stopping", |numbers| numbers.failures("stopping") == 1.0);
     assert_eq!(found.get("wschat_serving"), 0.0);
     let state = |state| found.with("wschat_state", &[("state", state)]);
     assert_eq!((state("stopping"), state("serving")), (1.0, 0.0));

@@ -229,7 +229,7 @@ fn where_there_can_be_no_screen_it_says_so() {
         tmux.press("Enter");
         tmux.waits_for("serving");
         let coloured = tmux.ask(&["capture-pane", "-p", "-e"]);
-        assert!(!["32m", "33m", "38;5;"].iter().any(|colour| coloured.contains(colour)), "{coloured:?}");
+        assert!(!["[32m", "[33m", "38;5;"].iter().any(|colour| coloured.contains(colour)), "{coloured:?}");
         tmux.press("q");
         tmux.is_clean("0");
     }
