@@ -5,6 +5,8 @@
 //! wake-up of a task per client. It lets others work after every few members, so that a large room
 //! holds up nobody's ping.
 
+mod fanout;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Display;
@@ -14,7 +16,6 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{coop, spawn_local, yield_now};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -29,12 +30,12 @@ use super::session::{Heard, Kind};
 use crate::chat::event::{Close, Input};
 use crate::chat::id::{ConnId, RoomId};
 use crate::config::Config;
-use crate::hub::link::{Encoded, End, ToHub, ToWorker};
-use crate::receipt::Receipt;
+use crate::hub::link::{End, ToHub, ToWorker};
 use crate::state::Phase;
 use crate::stats::{Closer, WorkerStats};
 use crate::wire::frame::text_frame;
 use crate::wire::{close, json};
+use fanout::Members;
 
 /// Members that are written to before others may work: 2.5–3.5 ms at the most, at no cost in
 /// throughput (measured with 10,000 clients; without a pause a ping waits 90–130 ms).
@@ -55,13 +56,6 @@ pub struct Worker {
     emptied: Notify,
     /// What everybody who is still here is told, once the daemon stops.
     stopping: RefCell<Option<(Close, Duration)>>,
-}
-
-/// A room's members on this worker, in slots that never move, so that a fan-out under way skips none.
-#[derive(Default)]
-struct Members {
-    slots: RefCell<Vec<Option<Rc<Conn>>>>,
-    free: RefCell<Vec<u32>>,
 }
 
 /// Runs until the worker has been stopped. To be called on a thread of its own.
@@ -214,67 +208,7 @@ impl Worker {
         self.conns.borrow().values().filter(|conn| wanted(conn)).map(Rc::downgrade).collect()
     }
 
-    // --- fan-out -------------------------------------------------------------------------------
-
-    async fn publish_groups(&self, groups: &mut Groups) {
-        for (room, group) in groups.take() {
-            self.publish(room, group, None).await;
-        }
-    }
-
-    async fn publish(&self, room: RoomId, mut group: Group, receipt: Option<Arc<Receipt>>) {
-        let Some(members) = self.rooms.borrow().get(&room).cloned() else { return };
-        self.offer(&members, &mut group, receipt).await;
-        for age in group.ages(self.now()) {
-            self.stats.fanout.observe(age);
-        }
-    }
-
-    /// Gives a group to every member in turn.
-    async fn offer(&self, members: &Members, group: &mut Group, receipt: Option<Arc<Receipt>>) {
-        let ready = group.join();
-        let mut at = 0;
-        loop {
-            {
-                let slots = members.slots.borrow();
-                // Empty slots, left by a crowd that has gone, cost no pause.
-                let mut served = 0;
-                while served < CHUNK {
-                    let Some(slot) = slots.get(at) else { return };
-                    at += 1;
-                    let Some(conn) = slot else { continue };
-                    served += 1;
-                    if group.mentions(conn.id) {
-                        let (own, frames) = group.own(conn.id, conn.peer.dialect);
-                        if let Some(own) = own {
-                            self.deliver(conn, &own, frames, receipt.as_ref());
-                        }
-                    } else if let Some(bytes) = ready.of(conn.peer.dialect) {
-                        self.deliver(conn, bytes, ready.frames, receipt.as_ref());
-                    }
-                }
-            }
-            yield_now().await;
-        }
-    }
-
-    async fn publish_all(&self, frame: Encoded, receipt: Option<Arc<Receipt>>) {
-        for chunk in self.everyone(|conn| conn.welcomed.get()).chunks(CHUNK) {
-            for conn in chunk.iter().filter_map(Weak::upgrade) {
-                if let Some(bytes) = frame.of(conn.peer.dialect) {
-                    self.deliver(&conn, bytes, 1, receipt.as_ref());
-                }
-            }
-            yield_now().await;
-        }
-    }
-
-    fn deliver(&self, conn: &Conn, bytes: &Bytes, frames: u64, receipt: Option<&Arc<Receipt>>) {
-        let limit = self.config.borrow().limits.outbox;
-        if conn.deliver(bytes, frames, limit, receipt) {
-            self.close(conn, &close::SLOW.close());
-        }
-    }
+    // --- closing ---------------------------------------------------------------------------------
 
     /// Begins to close one of our connections, with a `bye` where its dialect has one.
     pub fn close(&self, conn: &Conn, close: &Close) {
@@ -296,36 +230,6 @@ impl Worker {
         let bye = (conn.inner.borrow().session.kind == Kind::Json)
             .then(|| text_frame(&json::bye(&close::row(close.code), &close.reason, after)));
         conn.begin_close(close, bye.as_ref(), wait);
-    }
-
-    // --- membership ----------------------------------------------------------------------------
-
-    fn enter(&self, id: ConnId, room: RoomId) {
-        let Some(conn) = self.conn(id) else { return };
-        let members = self.rooms.borrow_mut().entry(room).or_default().clone();
-        let mut slots = members.slots.borrow_mut();
-        let slot = members.free.borrow_mut().pop().unwrap_or(slots.len() as u32);
-        if slot as usize == slots.len() {
-            slots.push(None);
-        }
-        slots[slot as usize] = Some(conn.clone());
-        conn.welcomed.set(true);
-        conn.inner.borrow_mut().rooms.push((room, slot));
-    }
-
-    fn exit(&self, conn: &Conn, room: RoomId) {
-        let mut inner = conn.inner.borrow_mut();
-        let Some(at) = inner.rooms.iter().position(|(r, _)| *r == room) else { return };
-        let (_, slot) = inner.rooms.swap_remove(at);
-        drop(inner);
-        self.vacate(room, slot);
-    }
-
-    fn vacate(&self, room: RoomId, slot: u32) {
-        if let Some(members) = self.rooms.borrow().get(&room) {
-            members.slots.borrow_mut()[slot as usize] = None;
-            members.free.borrow_mut().push(slot);
-        }
     }
 
     // --- a connection's life -------------------------------------------------------------------
