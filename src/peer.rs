@@ -20,10 +20,12 @@ pub struct Peer {
     /// Its port; 0 where a proxy or a Unix socket hides it.
     pub port: u16,
     pub dialect: Dialect,
-    /// `TLSv1.3` or `TLSv1.2`; absent on plain listeners.
-    pub tls: Option<&'static str>,
+    /// Absent on plain listeners.
+    pub tls: Option<TlsVersion>,
     /// The protocol that ALPN settled on.
-    pub alpn: Option<&'static str>,
+    pub alpn: Option<Alpn>,
+    /// The address is a trusted proxy's, which has not said for whom it speaks.
+    pub proxied: bool,
     /// The `Origin` header, cut at 256 bytes.
     pub origin: Option<Box<str>>,
     /// The `User-Agent` header, cut at 256 bytes.
@@ -32,6 +34,36 @@ pub struct Peer {
     /// Once it has been welcomed.
     pub user: OnceLock<UserId>,
     pub counters: Counters,
+}
+
+/// What TLS a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    V1_2,
+    V1_3,
+}
+
+impl TlsVersion {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TlsVersion::V1_2 => "TLSv1.2",
+            TlsVersion::V1_3 => "TLSv1.3",
+        }
+    }
+}
+
+/// The one protocol that is offered by ALPN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alpn {
+    Http1,
+}
+
+impl Alpn {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Alpn::Http1 => "http/1.1",
+        }
+    }
 }
 
 /// Written by the connection's worker alone (so a load and a store need no read-modify-write), read

@@ -11,17 +11,17 @@ const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 #[derive(Clone, Copy, Debug)]
 pub struct TokenBucket {
     tokens: f64,
-    burst: f64,
     rate_per_s: f64,
-    /// When `tokens` was right.
-    at: Duration,
+    /// When `tokens` was right, in nanoseconds; every connection has a few of these, so they are small.
+    at: u64,
+    burst: u32,
 }
 
 impl TokenBucket {
     /// `rate_per_s`: tokens that come back each second; `burst`: how many there can be, at least one.
     pub fn new(rate_per_s: f64, burst: u32) -> Self {
-        let burst = f64::from(burst.max(1));
-        TokenBucket { tokens: burst, burst, rate_per_s: rate_per_s.max(0.0), at: Duration::ZERO }
+        let burst = burst.max(1);
+        TokenBucket { tokens: f64::from(burst), rate_per_s: rate_per_s.max(0.0), at: 0, burst }
     }
 
     /// Takes one token. `now` is any clock that does not go back; where it does, no token comes.
@@ -30,9 +30,8 @@ impl TokenBucket {
     ///
     /// How long until there is one. Nothing is taken then.
     pub fn take(&mut self, now: Duration) -> Result<(), Duration> {
-        let gained = now.saturating_sub(self.at).as_secs_f64() * self.rate_per_s;
-        self.tokens = (self.tokens + gained).min(self.burst);
-        self.at = self.at.max(now);
+        self.tokens = (self.tokens + self.gained(now)).min(f64::from(self.burst));
+        self.at = self.at.max(nanos(now));
         // A hair below one is one: rounding must not cost a client that waited as it was told.
         if self.tokens >= 0.999_999 {
             self.tokens = (self.tokens - 1.0).max(0.0);
@@ -41,14 +40,20 @@ impl TokenBucket {
         let missing = 1.0 - self.tokens;
         Err(Duration::try_from_secs_f64(missing / self.rate_per_s).unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT))
     }
-}
 
-impl TokenBucket {
     /// Has everything come back that was ever taken?
     pub fn is_full(&self, now: Duration) -> bool {
-        let gained = now.saturating_sub(self.at).as_secs_f64() * self.rate_per_s;
-        self.tokens + gained >= self.burst
+        self.tokens + self.gained(now) >= f64::from(self.burst)
     }
+
+    fn gained(&self, now: Duration) -> f64 {
+        Duration::from_nanos(nanos(now).saturating_sub(self.at)).as_secs_f64() * self.rate_per_s
+    }
+}
+
+/// Enough for 584 years.
+fn nanos(now: Duration) -> u64 {
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -503,6 +503,7 @@ mod tests {
                 dialect: Dialect::Json,
                 tls: None,
                 alpn: None,
+                proxied: false,
                 origin: None,
                 agent: Some("x".repeat(256).into()),
                 since: SystemTime::now(),

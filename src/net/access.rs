@@ -65,7 +65,7 @@ impl AccessLog {
     }
 
     /// A WebSocket that is gone. `welcomed`: it was let into the chat, or was an echo.
-    pub fn ended(&self, peer: &Peer, from: Origin, end: &End, welcomed: bool, now: Duration) {
+    pub fn ended(&self, peer: &Peer, end: &End, welcomed: bool, now: Duration) {
         if !welcomed && !self.may_write(now) {
             return;
         }
@@ -77,6 +77,7 @@ impl AccessLog {
         };
         let (client, code, dialect) = (peer.id.0, end.code, peer.dialect.as_str());
         let user = peer.user.get().map_or_else(|| "-".to_owned(), |user| word(user.as_str()));
+        let from = if peer.proxied { Origin::Proxy(peer.address) } else { Origin::Client(peer.address) };
         let address = from.to_string();
         let reason = quoted(&end.reason);
         let seconds = peer.age(SystemTime::now()).as_secs_f64();

@@ -21,7 +21,6 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{Error, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message};
 
-use super::access::Origin;
 use super::gate::Place;
 use super::io::{Io, Mark};
 use super::session::{Kind, Session};
@@ -47,12 +46,10 @@ pub struct Conn {
     pub inner: RefCell<Inner>,
     /// Has been welcomed: gets what is for everyone.
     pub welcomed: Cell<bool>,
-    /// Where it comes from, as the access log has it.
-    pub origin: Origin,
     /// Bytes that may be read before a message is whole.
     most_read: usize,
-    /// Gives its place back when the connection is gone.
-    _places: [Option<Place>; 2],
+    /// Gives its places back when the connection is gone.
+    _place: Option<Place>,
     /// Of its worker.
     stats: Arc<WorkerStats>,
 }
@@ -96,8 +93,7 @@ impl Conn {
         peer: Arc<Peer>,
         ws: WebSocketStream<Io>,
         session: Session,
-        origin: Origin,
-        places: [Option<Place>; 2],
+        place: Option<Place>,
         stats: Arc<WorkerStats>,
     ) -> Rc<Self> {
         // A fragment of one byte takes seven; more than that per byte is no message.
@@ -115,8 +111,7 @@ impl Conn {
                 ending: None,
             }),
             welcomed: Cell::new(false),
-            origin,
-            _places: places,
+            _place: place,
             stats,
         })
     }
@@ -526,6 +521,7 @@ mod tests {
                 dialect: Kind::Json.dialect(),
                 tls: None,
                 alpn: None,
+                proxied: false,
                 origin: None,
                 agent: None,
                 since: SystemTime::now(),
@@ -533,8 +529,7 @@ mod tests {
                 counters: Counters::default(),
             });
             let session = Session::new(Kind::Json, None, Duration::ZERO, &Config::default());
-            let from = Origin::Client([127, 0, 0, 1].into());
-            let conn = Conn::new(peer, ws.await, session, from, [None, None], Arc::default());
+            let conn = Conn::new(peer, ws.await, session, None, Arc::default());
 
             // Full to the last byte, with nothing waiting here; then a ping comes.
             let mut full = 0;

@@ -106,13 +106,10 @@ pub enum Refusal {
 #[derive(Debug)]
 pub struct Place {
     gate: Arc<Gate>,
-    of: PlaceOf,
-}
-
-#[derive(Debug)]
-enum PlaceOf {
-    Socket(Option<IpAddr>),
-    Client(Option<IpAddr>),
+    /// Of a socket, and of which address where that is counted.
+    socket: Option<Option<IpAddr>>,
+    /// The same of a WebSocket.
+    client: Option<Option<IpAddr>>,
 }
 
 impl Gate {
@@ -172,7 +169,7 @@ impl Gate {
             }
         }
         inner.sockets += 1;
-        Entry::Place(Place { gate: self.clone(), of: PlaceOf::Socket(key) }, refusal)
+        Entry::Place(Place { gate: self.clone(), socket: Some(key), client: None }, refusal)
     }
 
     /// A place for a WebSocket. `forwarded`: a proxy says that it is for this address, so its
@@ -200,7 +197,7 @@ impl Gate {
             }
         }
         inner.clients += 1;
-        Ok(Place { gate: self.clone(), of: PlaceOf::Client(key) })
+        Ok(Place { gate: self.clone(), socket: None, client: Some(key) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -209,21 +206,27 @@ impl Gate {
     }
 }
 
+impl Place {
+    /// A WebSocket's place together with that of the socket below it.
+    pub fn with_socket(mut self, mut socket: Place) -> Self {
+        self.socket = socket.socket.take();
+        self
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         let mut inner = self.gate.lock();
-        match self.of {
-            PlaceOf::Socket(key) => {
-                inner.sockets -= 1;
-                if let Some(entry) = key.and_then(|key| inner.addresses.get_mut(&key)) {
-                    entry.sockets -= 1;
-                }
+        if let Some(key) = self.socket {
+            inner.sockets -= 1;
+            if let Some(entry) = key.and_then(|key| inner.addresses.get_mut(&key)) {
+                entry.sockets -= 1;
             }
-            PlaceOf::Client(key) => {
-                inner.clients -= 1;
-                if let Some(entry) = key.and_then(|key| inner.addresses.get_mut(&key)) {
-                    entry.clients -= 1;
-                }
+        }
+        if let Some(key) = self.client {
+            inner.clients -= 1;
+            if let Some(entry) = key.and_then(|key| inner.addresses.get_mut(&key)) {
+                entry.clients -= 1;
             }
         }
     }

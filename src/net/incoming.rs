@@ -27,7 +27,7 @@ use super::socket::Socket;
 use super::worker::Worker;
 use crate::acme::Challenges;
 use crate::chat::id::ConnId;
-use crate::peer::{Counters, Peer};
+use crate::peer::{Alpn, Counters, Peer};
 use crate::stats::Failure;
 
 /// Held for each connection while it lives, so it is small; larger messages grow their own buffer.
@@ -198,7 +198,7 @@ async fn open(worker: &Rc<Worker>, upgrade: Upgrade, socket_place: Place) {
     io.limit_unsent(UNSENT);
     let (tls, alpn) = match io.tls_facts() {
         // The only protocol that is offered.
-        Some((version, alpn)) => (Some(version), alpn.map(|_| "http/1.1")),
+        Some((version, alpn)) => (Some(version), alpn.map(|_| Alpn::Http1)),
         None => (None, None),
     };
     let id = ConnId(worker.shared.next_id.fetch_add(1, Relaxed));
@@ -209,6 +209,7 @@ async fn open(worker: &Rc<Worker>, upgrade: Upgrade, socket_place: Place) {
         dialect: kind.dialect(),
         tls,
         alpn,
+        proxied,
         origin,
         agent,
         since: SystemTime::now(),
@@ -218,7 +219,6 @@ async fn open(worker: &Rc<Worker>, upgrade: Upgrade, socket_place: Place) {
     let ws = WebSocketStream::from_partially_read(io, read.to_vec(), Role::Server, Some(limits)).await;
     let session = Session::new(kind, offered, worker.now(), &config);
     tracing::debug!(client = id.0, address = %peer.address, "client {id} has connected from {}", peer.address);
-    let from = if proxied { Origin::Proxy(address) } else { Origin::Client(address) };
-    let places = [Some(socket_place), Some(place)];
-    worker.adopt(Conn::new(peer, ws, session, from, places, worker.stats.clone()));
+    let place = place.with_socket(socket_place);
+    worker.adopt(Conn::new(peer, ws, session, Some(place), worker.stats.clone()));
 }

@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
 use super::socket::Socket;
+use crate::peer::TlsVersion;
 use crate::receipt::Receipt;
 
 /// What goes into one write when many small pieces wait: a TLS record's worth.
@@ -98,12 +99,12 @@ impl Io {
     }
 
     /// The TLS version and what ALPN settled on.
-    pub fn tls_facts(&self) -> Option<(&'static str, Option<&[u8]>)> {
+    pub fn tls_facts(&self) -> Option<(TlsVersion, Option<&[u8]>)> {
         let Kind::Tls(stream) = &self.kind else { return None };
         let session = stream.get_ref().1;
         let version = match session.protocol_version() {
-            Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
-            _ => "TLSv1.3",
+            Some(rustls::ProtocolVersion::TLSv1_2) => TlsVersion::V1_2,
+            _ => TlsVersion::V1_3,
         };
         Some((version, session.alpn_protocol()))
     }

@@ -345,7 +345,7 @@ impl Worker {
     fn note_ended(&self, conn: &Conn, end: &End) {
         if self.config.borrow().log.access {
             let welcomed = conn.welcomed.get() || !conn.is_known();
-            self.shared.access.ended(&conn.peer, conn.origin, end, welcomed, self.now());
+            self.shared.access.ended(&conn.peer, end, welcomed, self.now());
         }
     }
 

@@ -26,7 +26,7 @@ use wschat::control::bind;
 use wschat::control::places::SOCKET_MODE;
 use wschat::control::server::{Access, serve};
 use wschat::log::{Health, LogCounts};
-use wschat::peer::{Counters, Peer};
+use wschat::peer::{Alpn, Counters, Peer, TlsVersion};
 use wschat::state::{Phase, State};
 use wschat::stats::Stats;
 
@@ -97,8 +97,9 @@ pub fn client(id: u64, user: &str, nick: &str, address: &str, rooms: &[&str]) ->
             address: address.parse::<IpAddr>().unwrap(),
             port: 40_000,
             dialect: if id.is_multiple_of(2) { Dialect::Text } else { Dialect::Json },
-            tls: Some("TLSv1.3"),
-            alpn: Some("http/1.1"),
+            tls: Some(TlsVersion::V1_3),
+            alpn: Some(Alpn::Http1),
+            proxied: false,
             origin: Some("https://example.org".into()),
             agent: Some("Evil\u{1b}[31m\tAgent\u{9b}2J".into()),
             since,
