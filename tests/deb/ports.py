@@ -92,6 +92,30 @@ def left_over(house, package):
     same(house.health(PORT), 200, "/healthz")
 
 
+@case("a reload that takes the [[listen]] of a socket unit's port away warns and drops nobody; a restart serves there again")
+def taken_away(house, package):
+    listen = f'\n[[listen]]\naddress = "[::]:{PORT}"\n'
+    house.configure("[[listen]]", f'address = "[::]:{PORT}"')
+    enable_socket(house)
+    with house.client("ann", PORT) as ann:
+        house.reconfigure(listen, "")
+        house.systemctl("reload", "wschat")
+        (told,) = wait_for("the warning", house.warnings)
+        check(f"[::]:{PORT}" in told and "stop and disable that unit" in told, told)
+        ann.say("still here")
+        same(house.health(), 200, "/healthz on the other listener")
+        # The port is systemd's alone now: it is had again by a restart, and who came meanwhile is let in.
+        house.configure("[[listen]]", f'address = "[::]:{PORT}"')
+        check(house.try_run("systemctl", "reload", "wschat").returncode != 0, "the reload succeeded")
+        wait_for("why it was refused", lambda: f"no permission to listen on [::]:{PORT}" in house.journal_text())
+        ann.say("still here")
+    waiting = chat.connect(house, PORT)
+    house.systemctl("restart", "wschat")
+    with chat.over_tls(waiting) as tls:
+        same(chat.http_status(tls), 200, "the one who waited is answered")
+    same(house.health(PORT), 200, "/healthz")
+
+
 @case("a socket unit and a [[listen]] that differ are told side by side")
 def mismatch(house, package):
     house.configure("[[listen]]", f'address = "[::]:{PORT}"')
