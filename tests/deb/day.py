@@ -101,7 +101,9 @@ def paced_kick(house, package):
     same(len(left), 10 - int(entry["DONE"]), "who is left")
     kicked = [person for number, person in enumerate(people) if f"n{number}" not in left]
     for person in kicked:
-        same(person.until_closed()[1], 4003, "close code")
+        while (frame := person.read())[0] != chat.CLOSE:
+            pass
+        same(chat.close_of(frame[1])[0], 4003, "close code")
     for person in people:
         person.tls.close()
 
