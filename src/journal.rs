@@ -9,6 +9,7 @@ use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 
 use nix::sys::stat::fstat;
+use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::debug_fn;
 use tracing_subscriber::layer::SubscriberExt;
@@ -60,6 +61,15 @@ fn journal() -> Option<tracing_journald::Layer> {
     }
     // Fields under their own names: CLIENT, USER, ADDRESS, ROOM.
     let layer = tracing_journald::layer().ok()?;
+    // The priorities of the same names, so that `journalctl -p info` shows what the level info does.
+    // Of itself the layer calls info "notice" and debug "info".
+    let priorities = PriorityMappings {
+        info: Priority::Informational,
+        debug: Priority::Debug,
+        trace: Priority::Debug,
+        ..PriorityMappings::new()
+    };
+    let layer = layer.with_priority_mappings(priorities);
     Some(layer.with_field_prefix(None).with_syslog_identifier("wschat".into()))
 }
 

@@ -27,6 +27,9 @@ use crate::systemd;
 /// What listens.
 pub(super) struct Listeners {
     open: Vec<Open>,
+    /// Those of a socket unit that the configuration has no longer. They go on listening all the same,
+    /// and nobody could bind them again; so they are there where they are wanted again.
+    idle: Vec<Arc<Listener>>,
     metrics: Option<MetricsListener>,
     gate: Arc<Gate>,
     state: State,
@@ -59,6 +62,8 @@ pub(super) struct Prepared {
 enum Next {
     /// The place of the open one, and what is wanted of it from now on.
     Stays(usize, Listen),
+    /// One of those that are idle.
+    Again(Arc<Listener>, Listen),
     New(Listener),
 }
 
@@ -70,7 +75,7 @@ enum NextMetrics {
 impl Listeners {
     pub(super) fn new(shared: &Shared, workers: Vec<mpsc::Sender<Incoming>>, admin: Admin) -> Self {
         let (gate, state, stats) = (shared.gate.clone(), shared.state.clone(), shared.stats.clone());
-        Listeners { open: Vec::new(), metrics: None, gate, state, stats, admin, workers }
+        Listeners { open: Vec::new(), idle: Vec::new(), metrics: None, gate, state, stats, admin, workers }
     }
 
     /// Binds what `new` wants and what is not there yet. Nothing that is in force is touched.
@@ -90,9 +95,11 @@ impl Listeners {
         }
         let mut listeners = Vec::new();
         let bound = new.listen.iter().zip(kept).try_for_each(|(wanted, place)| {
-            match place {
-                Some(place) => listeners.push(Next::Stays(place, wanted.clone())),
-                None => listeners.extend(Listener::bind(wanted, &leaving, &[])?.map(Next::New)),
+            let idle = || self.idle.iter().find(|idle| idle.wanted == wanted.address).cloned();
+            match (place, idle()) {
+                (Some(place), _) => listeners.push(Next::Stays(place, wanted.clone())),
+                (None, Some(idle)) => listeners.push(Next::Again(idle, wanted.clone())),
+                (None, None) => listeners.extend(Listener::bind(wanted, &leaving, &[])?.map(Next::New)),
             }
             Ok(())
         });
@@ -127,7 +134,12 @@ impl Listeners {
                     open.listener.door.store(Door::new(&wanted).into());
                     self.open.push(open);
                 }
-                Next::New(listener) => self.begin(listener),
+                Next::Again(listener, wanted) => {
+                    listener.door.store(Door::new(&wanted).into());
+                    self.idle.retain(|idle| !Arc::ptr_eq(idle, &listener));
+                    self.begin(listener);
+                }
+                Next::New(listener) => self.begin(listener.into()),
             }
         }
         for open in old.into_iter().flatten() {
@@ -137,6 +149,9 @@ impl Listeners {
             }
             // Where the accept loop has ended, the daemon is stopping.
             let _ = open.close.send(open.listener.close());
+            if open.listener.of_unit {
+                self.idle.push(open.listener);
+            }
         }
         match prepared.metrics {
             Some(NextMetrics::Stays) => {}
@@ -151,16 +166,16 @@ impl Listeners {
     /// Accepts on these from now on.
     pub(super) fn begin_all(&mut self, listeners: Vec<Listener>) {
         for listener in listeners {
-            self.begin(listener);
+            self.begin(listener.into());
         }
     }
 
-    fn begin(&mut self, listener: Listener) {
+    fn begin(&mut self, listener: Arc<Listener>) {
         if !listener.of_unit {
             systemd::keep(&systemd::listener_name(&listener.address), &listener.socket);
         }
         tracing::info!(listen = listener.address, "listening on {}", describe(&listener));
-        let (listener, (close, closed)) = (Arc::new(listener), oneshot::channel());
+        let (close, closed) = oneshot::channel();
         let (gate, workers) = (self.gate.clone(), self.workers.clone());
         let (state, stats) = (self.state.clone(), self.stats.clone());
         tokio::spawn(listen::accept(listener.clone(), gate, workers, state, stats, closed));

@@ -97,7 +97,8 @@ impl AccessLog {
             bytes_in,
             frames_out,
             bytes_out,
-            reason,
+            // A field of the journal may hold anything; in the line it is quoted.
+            reason = &*end.reason,
             "access: {access} {address} {code} {closed_by} client={client} dialect={dialect} user={user} \
              seconds={seconds:.3} in={frames_in} in_bytes={bytes_in} out={frames_out} out_bytes={bytes_out} \
              reason={reason}"

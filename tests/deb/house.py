@@ -145,6 +145,13 @@ class House(Machine):
             text += head
         file.write_text(text + "".join(f"{line}\n" for line in lines) + rest)
 
+    def reconfigure(self, old, new):
+        """Replaces what stands in the configuration file once."""
+        file = self.path(CONFIG)
+        text = file.read_text()
+        same(text.count(old), 1, f"how often the configuration has {old!r}")
+        file.write_text(text.replace(old, new))
+
     # -- wschatctl -------------------------------------------------------------------------------
 
     def ctl(self, *words, user=None, exits=0):
@@ -178,8 +185,8 @@ class House(Machine):
     def client(self, nick, port=chat.PORT):
         return chat.Client(self, nick, port)
 
-    def crowd(self, size):
-        return Crowd(self, size)
+    def crowd(self, size, silent=False):
+        return Crowd(self, size, silent)
 
     def health(self, port=chat.PORT):
         """The status that /healthz answers on a new connection."""
@@ -225,11 +232,14 @@ class House(Machine):
 class Crowd:
     """Many who chat by the JavaScript client, in a process of their own; they come back by themselves.
 
+    Those who are `silent` are there and hear, and say nothing.
+
     `crowd.mjs` tells what they do and count.
     """
 
-    def __init__(self, house, size):
+    def __init__(self, house, size, silent):
         self.size = size
+        self.silent = silent
         # In the machine's network, and beyond that outside: its clients are no part of what is tested.
         self.process = subprocess.Popen(
             ["nsenter", "-t", str(house.leader), "-n", "--", "node", "--no-warnings", "--experimental-websocket",
@@ -242,8 +252,9 @@ class Crowd:
     def __enter__(self):
         try:
             self.until("everybody to be there", lambda now: now["online"] == self.size)
-            self.ask("speak")
-            self.until("the first messages", lambda now: now["kept"] >= 2 * self.size)
+            if not self.silent:
+                self.ask("speak")
+                self.until("the first messages", lambda now: now["kept"] >= 2 * self.size)
         except BaseException:
             self.__exit__()
             raise

@@ -1,6 +1,7 @@
 """Who may do what at the two control sockets, and what becomes of those who abuse them."""
 
 import contextlib
+import re
 import subprocess
 import threading
 
@@ -26,16 +27,30 @@ COMMANDS = [
     (["rooms"], 0),
     (["room", "show", "lobby"], 65),
     (["room", "close", "nowhere"], 65),
+    (["room", "purge", "nowhere", "--yes"], 65),
     (["history", "lobby"], 65),
     (["delete", "lobby", "999"], 65),
+    (["ban", "add", "user:nobody"], 0),
     (["ban", "list"], 0),
+    (["ban", "edit", "999", "--reason", "spam"], 65),
     (["ban", "del", "999"], 65),
+    (["mute", "add", "user:nobody"], 0),
     (["mute", "list"], 0),
+    (["mute", "edit", "999", "--reason", "spam"], 65),
     (["mute", "del", "999"], 65),
+    (["backup", "/nowhere/backup"], 73),
+    (["token", "ann"], 78),
+    (["drain", "--over", "0s"], 0),
+    (["resume"], 0),
     (["reload"], 0),
+    (["log-level"], 0),
     (["tls"], 0),
+    (["stats"], 0),
     (["ping"], 0),
 ]
+
+# Those that go on until they are interrupted, or want a terminal; and those that need no daemon.
+LIVE, ALONE = ["events", "top"], ["version", "completions", "man", "help"]
 
 
 def people(house):
@@ -82,6 +97,13 @@ def sockets(house, package):
 
 @case("each command of wschatctl is for root and wschat-admin; others end with 77 and the group's name")
 def commands(house, package):
+    tried = {words[0] for words, _ in COMMANDS} | {f"{words[0]} {words[1]}" for words, _ in COMMANDS if len(words) > 1}
+    named = subcommands(house)
+    check(len(named) > 20, "wschatctl --help names few commands:", named)
+    for command in named:
+        below = subcommands(house, command) if command in ("ban", "mute", "room") else []
+        untried = {command, *(f"{command} {word}" for word in below if word not in ALONE)} - tried - {*LIVE, *ALONE}
+        same(untried, set(), "commands that nothing here tries")
     for user, allowed in people(house).items():
         for words, exits in COMMANDS:
             ended = house.try_run("wschatctl", *words, user=user)
@@ -90,6 +112,12 @@ def commands(house, package):
                 continue
             same((ended.returncode, ended.stdout), (77, ""), f"{user}: {words}: exit status and output")
             check(ADMIN in ended.stderr, f"{user}: {words}: no hint of the group:", ended.stderr)
+
+
+def subcommands(house, *words):
+    """What the help says can follow these words."""
+    shown = house.ctl(*words, "--help").split("\nCommands:\n", 1)[1].split("\n\n", 1)[0]
+    return re.findall(r"^  (\S+)", shown, re.MULTILINE)
 
 
 @case("other users can read neither the history nor a key")

@@ -92,6 +92,29 @@ def left_over(house, package):
     same(house.health(PORT), 200, "/healthz")
 
 
+@case("a reload that takes the [[listen]] of a socket unit's port away warns and drops nobody; the next one serves there again")
+def taken_away(house, package):
+    listen = f'\n[[listen]]\naddress = "[::]:{PORT}"\n'
+    house.configure("[[listen]]", f'address = "[::]:{PORT}"')
+    enable_socket(house)
+    with house.client("ann", PORT) as ann:
+        house.reconfigure(listen, "")
+        house.systemctl("reload", "wschat")
+        (told,) = wait_for("the warning", house.warnings)
+        check(f"[::]:{PORT}" in told and "stop and disable that unit" in told, told)
+        ann.say("still here")
+        same(house.health(), 200, "/healthz on the other listener")
+        # It goes on listening: who comes meanwhile waits until it is wanted again.
+        waiting = chat.connect(house, PORT)
+        house.configure("[[listen]]", f'address = "[::]:{PORT}"')
+        house.systemctl("reload", "wschat")
+        with chat.over_tls(waiting) as tls:
+            same(chat.http_status(tls), 200, "the one who waited is answered")
+        ann.say("still here")
+    with house.newcomers(port=PORT):
+        house.systemctl("restart", "wschat")
+
+
 @case("a socket unit and a [[listen]] that differ are told side by side")
 def mismatch(house, package):
     house.configure("[[listen]]", f'address = "[::]:{PORT}"')

@@ -64,6 +64,7 @@ impl Desk<'_> {
         let mut left: VecDeque<ConnId> = ids.into_iter().collect();
         let total = left.len();
         let mut waiting = BTreeSet::new();
+        let mut caller = None;
         while !left.is_empty() || !waiting.is_empty() {
             if let Some(Paced { pace, .. }) = &paced {
                 next = next.max(begun + pace.moment((total - left.len()) as u64 + 1));
@@ -79,7 +80,10 @@ impl Desk<'_> {
             {
                 told = Instant::now();
                 if let Err(error) = replies.part(&kicked).await {
-                    return Ok(Closing { kicked, caller: Some(error) });
+                    // Nobody else is closed; those who are being closed still count.
+                    (caller, paced, reply) = (Some(error), None, None);
+                    left.clear();
+                    continue;
                 }
             }
             match turn {
@@ -124,7 +128,7 @@ impl Desk<'_> {
                 }
             }
         }
-        Ok(Closing { kicked, caller: None })
+        Ok(Closing { kicked, caller })
     }
 }
 

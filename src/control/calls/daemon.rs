@@ -63,7 +63,7 @@ impl Desk<'_> {
             pid = self.caller.pid,
             user_name = who.as_deref().unwrap_or(""),
             what,
-            text = ?told,
+            text = &*told,
             matched = delivery.matched,
             done = delivery.delivered,
             "{} sent a notice to {what}: {told:?}, written to {} of {} connections",
