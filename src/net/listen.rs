@@ -71,6 +71,16 @@ pub enum Source {
     Unix(UnixListener),
 }
 
+/// Sockets that a change lets go of.
+#[derive(Default)]
+pub struct Leaving<'a> {
+    /// Closed in the end, so that another may share their address until then.
+    pub ours: Vec<BorrowedFd<'a>>,
+    /// They go on listening for their unit: whoever shared an address with one would leave those waiting
+    /// for ever whom the kernel gives to the unit.
+    pub units: Vec<BorrowedFd<'a>>,
+}
+
 impl AsFd for Source {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
@@ -109,7 +119,7 @@ pub fn open(listen: &[Listen], inherited: &mut Vec<(String, OwnedFd)>) -> Result
     for (wanted, socket) in listen.iter().zip(sockets) {
         match socket {
             Some((socket, of_unit)) => listeners.push(Listener::new(wanted, socket, of_unit)),
-            None => listeners.extend(Listener::bind(wanted, &[], inherited)?),
+            None => listeners.extend(Listener::bind(wanted, &Leaving::default(), inherited)?),
         }
     }
     Ok(listeners)
@@ -142,21 +152,23 @@ impl Listener {
         Listener { socket: Arc::new(socket), door, wanted: wanted.address.clone(), address, file, of_unit }
     }
 
-    /// Listens there. `leaving`: sockets that will be closed once everything has succeeded, and that
+    /// Listens there. `leaving`: sockets that will be let go of once everything has succeeded, and that
     /// may be in the way until then; `handed`: what systemd has handed over for other addresses. `None`
     /// where an optional one's family is lacking here.
     ///
     /// Must be called inside a tokio runtime.
     pub fn bind(
         wanted: &Listen,
-        leaving: &[BorrowedFd<'_>],
+        leaving: &Leaving<'_>,
         handed: &[(String, OwnedFd)],
     ) -> Result<Option<Self>, ListenError> {
-        match bind(&wanted.address, leaving) {
+        match bind(&wanted.address, &leaving.ours) {
             Ok(socket) => Ok(Some(Listener::new(wanted, registered(wanted, socket)?, false))),
             Err(error) if wanted.optional && lacks_family(&error) => Ok(None),
             Err(error) => Err(match explain(&wanted.address, error, handed::instead(handed)) {
-                ListenError::Taken { address, .. } if leaving.iter().any(|other| has_port(other, &wanted.address)) => {
+                ListenError::Taken { address, .. }
+                    if leaving.units.iter().any(|other| has_port(other, &wanted.address)) =>
+                {
                     let hint = " or by a listener that this would end, of a socket unit's: for that restart the daemon";
                     ListenError::Taken { address, hint: hint.into() }
                 }
