@@ -19,7 +19,7 @@ use crate::metrics;
 use crate::net::Shared;
 use crate::net::gate::Gate;
 use crate::net::incoming::{Accepted, Door, Incoming};
-use crate::net::listen::{self, Listener};
+use crate::net::listen::{self, Leaving, Listener};
 use crate::state::{Phase, State};
 use crate::stats::Stats;
 use crate::systemd;
@@ -83,15 +83,16 @@ impl Listeners {
     /// Must be called inside a tokio runtime.
     pub(super) fn prepare(&self, new: &Config) -> Result<Prepared, DaemonError> {
         let kept = places(&self.placed(), &new.listen);
-        let mut leaving: Vec<BorrowedFd<'_>> = Vec::new();
+        let mut leaving = Leaving::default();
         for (place, open) in self.open.iter().enumerate() {
             if !kept.contains(&Some(place)) {
-                leaving.push(open.listener.socket.as_fd());
+                let of = if open.listener.of_unit { &mut leaving.units } else { &mut leaving.ours };
+                of.push(open.listener.socket.as_fd());
             }
         }
         let metrics_stay = self.metrics.as_ref().map(|metrics| metrics.wanted) == new.metrics.listen;
         if let Some(metrics) = self.metrics.as_ref().filter(|_| !metrics_stay) {
-            leaving.push(metrics.socket.as_fd());
+            leaving.ours.push(metrics.socket.as_fd());
         }
         let mut listeners = Vec::new();
         let bound = new.listen.iter().zip(kept).try_for_each(|(wanted, place)| {
@@ -106,7 +107,7 @@ impl Listeners {
         let bound = bound.and_then(|()| match new.metrics.listen {
             _ if listeners.is_empty() => Err(DaemonError::NoListener),
             Some(_) if metrics_stay => Ok(Some(NextMetrics::Stays)),
-            Some(address) => bind_metrics(address, &leaving).map(|socket| Some(NextMetrics::New(address, socket))),
+            Some(address) => bind_metrics(address, &leaving.ours).map(|socket| Some(NextMetrics::New(address, socket))),
             None => Ok(None),
         });
         match bound {

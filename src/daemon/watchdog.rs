@@ -12,7 +12,7 @@ use crate::hub::link::ToWorker;
 use crate::state::{Phase, State};
 
 /// Calls `feed` once in each period of `every`, after the hub and every one of the `workers` have
-/// answered within it. Returns when the hub is gone, or a worker without a drain.
+/// answered within it. Returns when the hub is gone, or a worker before the daemon stops.
 pub(super) async fn watch(
     every: Duration,
     hub: mpsc::Sender<Order>,
@@ -143,17 +143,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_worker_may_end_in_a_drain_and_never_else() {
+    async fn a_worker_may_end_in_a_stop_and_never_else() {
         let watched = Watched::with_hub();
         sleep(EVERY / 2).await;
         watched.state.advance(Phase::Stopping);
         watched.set(1, Worker::Ended);
         assert_eq!(watched.fed_in(10).await, 10);
 
-        let watched = Watched::with_hub();
-        sleep(EVERY / 2).await;
-        watched.set(1, Worker::Ended);
-        assert_eq!(watched.fed_in(10).await, 0);
-        watched.watch.await.unwrap();
+        // A drain ends connections, not workers.
+        for phase in [Phase::Serving, Phase::Draining] {
+            let watched = Watched::with_hub();
+            sleep(EVERY / 2).await;
+            watched.state.advance(phase);
+            watched.set(1, Worker::Ended);
+            assert_eq!(watched.fed_in(10).await, 0, "{phase:?}");
+            watched.watch.await.unwrap();
+        }
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, oneshot};
@@ -28,8 +28,27 @@ const BACKLOG: i32 = 4096;
 /// Who may connect to a listener that is a Unix socket: a proxy of any user on this machine. The
 /// folder it lies in is the place to be stricter.
 const UNIX_MODE: u32 = 0o666;
+/// How long a listener that is to be closed waits for those of this machine whom the kernel lets in just
+/// then. Nothing but accepting and reloading waits with it.
+const UNDER_WAY: Duration = Duration::from_millis(1);
 /// How long the loop rests when the system has no descriptor left.
 const REST: Duration = Duration::from_millis(100);
+
+/// Drops the packets that begin a connection: SYN without ACK (socket(7), SO_ATTACH_FILTER; RFC 9293,
+/// section 3.1). What belongs to connections passes.
+const NO_SYN: [SockFilter; 5] = {
+    use nix::libc::{BPF_ABS, BPF_ALU, BPF_AND, BPF_B, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET};
+    const FLAGS_AT: u32 = 13;
+    const SYN: u32 = 0x02;
+    const ACK: u32 = 0x10;
+    [
+        SockFilter::new((BPF_LD | BPF_B | BPF_ABS) as u16, 0, 0, FLAGS_AT),
+        SockFilter::new((BPF_ALU | BPF_AND | BPF_K) as u16, 0, 0, SYN | ACK),
+        SockFilter::new((BPF_JMP | BPF_JEQ | BPF_K) as u16, 0, 1, SYN),
+        SockFilter::new((BPF_RET | BPF_K) as u16, 0, 0, 0),
+        SockFilter::new((BPF_RET | BPF_K) as u16, 0, 0, u32::MAX),
+    ]
+};
 
 #[derive(Debug, Error)]
 pub enum ListenError {
@@ -71,6 +90,16 @@ pub enum Source {
     Unix(UnixListener),
 }
 
+/// Sockets that a change lets go of.
+#[derive(Default)]
+pub struct Leaving<'a> {
+    /// Closed in the end, so that another may share their address until then.
+    pub ours: Vec<BorrowedFd<'a>>,
+    /// They go on listening for their unit: whoever shared an address with one would leave those waiting
+    /// for ever whom the kernel gives to the unit.
+    pub units: Vec<BorrowedFd<'a>>,
+}
+
 impl AsFd for Source {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
@@ -109,7 +138,7 @@ pub fn open(listen: &[Listen], inherited: &mut Vec<(String, OwnedFd)>) -> Result
     for (wanted, socket) in listen.iter().zip(sockets) {
         match socket {
             Some((socket, of_unit)) => listeners.push(Listener::new(wanted, socket, of_unit)),
-            None => listeners.extend(Listener::bind(wanted, &[], inherited)?),
+            None => listeners.extend(Listener::bind(wanted, &Leaving::default(), inherited)?),
         }
     }
     Ok(listeners)
@@ -142,21 +171,23 @@ impl Listener {
         Listener { socket: Arc::new(socket), door, wanted: wanted.address.clone(), address, file, of_unit }
     }
 
-    /// Listens there. `leaving`: sockets that will be closed once everything has succeeded, and that
+    /// Listens there. `leaving`: sockets that will be let go of once everything has succeeded, and that
     /// may be in the way until then; `handed`: what systemd has handed over for other addresses. `None`
     /// where an optional one's family is lacking here.
     ///
     /// Must be called inside a tokio runtime.
     pub fn bind(
         wanted: &Listen,
-        leaving: &[BorrowedFd<'_>],
+        leaving: &Leaving<'_>,
         handed: &[(String, OwnedFd)],
     ) -> Result<Option<Self>, ListenError> {
-        match bind(&wanted.address, leaving) {
+        match bind(&wanted.address, &leaving.ours) {
             Ok(socket) => Ok(Some(Listener::new(wanted, registered(wanted, socket)?, false))),
             Err(error) if wanted.optional && lacks_family(&error) => Ok(None),
             Err(error) => Err(match explain(&wanted.address, error, handed::instead(handed)) {
-                ListenError::Taken { address, .. } if leaving.iter().any(|other| has_port(other, &wanted.address)) => {
+                ListenError::Taken { address, .. }
+                    if leaving.units.iter().any(|other| has_port(other, &wanted.address)) =>
+                {
                     let hint = " or by a listener that this would end, of a socket unit's: for that restart the daemon";
                     ListenError::Taken { address, hint: hint.into() }
                 }
@@ -177,6 +208,7 @@ impl Listener {
             );
             return Vec::new();
         }
+        self.socket.turn_away();
         let waiting = self.socket.waiting();
         stop_listening(&self.socket);
         if let Address::Unix(path) = &self.wanted
@@ -369,6 +401,18 @@ impl Source {
                 Ok(Accepted::Tcp(stream.into_std()?, peer))
             }
             Source::Unix(l) => Ok(Accepted::Unix(l.accept().await?.0.into_std()?)),
+        }
+    }
+
+    /// Nobody new gets as far as the queue from now on, without being refused: whoever connects hears
+    /// nothing, asks again in a second, and finds the listener that takes the place of this one, or none.
+    /// Else those who come while the queue is emptied would be reset.
+    fn turn_away(&self) {
+        if let Source::Tcp(_) = self {
+            if let Err(error) = SockRef::from(self).attach_filter(&NO_SYN) {
+                tracing::debug!("a socket that is to be closed lets in until then: {error}");
+            }
+            std::thread::sleep(UNDER_WAY);
         }
     }
 

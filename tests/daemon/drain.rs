@@ -9,6 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use crate::numbers::Numbers;
 use crate::support::client::{Closed, UPGRADE};
 use crate::support::daemon::Ran;
 use crate::support::manager::Manager;
@@ -269,6 +270,50 @@ fn whoever_is_on_the_way_in_when_it_begins_is_asked_out() {
     let matched = drained["matched"].as_u64().unwrap();
     assert!((inside.into()..=u64::from(inside) + 4).contains(&matched), "{matched} of {inside} have gone");
     assert_eq!(daemon.json(&["status"])["clients"], 0);
+}
+
+/// Those who were let in before it began, and whose WebSocket opens only after everybody was asked: they
+/// have not read what they asked for before, so the answer that opens it waits behind that.
+#[test]
+fn whoever_is_let_in_and_not_there_yet_is_asked_out_on_arrival() {
+    let daemon = Daemon::plain("[[listen]]\naddress = \"FOLDER/web\"\n[shutdown]\ngrace = \"100ms\"\n");
+    let path = daemon.folder().join("web");
+    let page = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+    let upgrade = format!("GET /chat HTTP/1.1\r\nHost: h\r\n{}\r\n\r\n", UPGRADE.join("\r\n"));
+    // How much the kernel takes for one who does not read is its own affair: each has asked for more.
+    let coming: Vec<(usize, Http)> = (2..90)
+        .step_by(2)
+        .map(|pages| {
+            let mut http = Http::new(crate::support::Stream::unix(&path));
+            http.send(page.repeat(pages) + &upgrade);
+            (pages, http)
+        })
+        .collect();
+    let let_in = |before: u64| {
+        let let_in = Numbers::of(&daemon).with("wschat_http_responses_total", &[("code", "101")]) as u64;
+        let there = daemon.clients(&[]).len() as u64;
+        (let_in > there && there > 0 && let_in == before).then_some(let_in).ok_or(let_in)
+    };
+    let mut before = 0;
+    let let_in = until("some are let in and not there", || let_in(before).map_err(|now| before = now).ok());
+    let drained = daemon.json(&["drain", "--over", "0s"]);
+    assert_eq!(drained["matched"], let_in);
+    until("those who are there have been asked", || daemon.clients(&[]).is_empty().then_some(()));
+    let mut opened = 0;
+    for (pages, mut http) in coming {
+        for _ in 0..pages {
+            assert_eq!(http.answer(false).status, 200);
+        }
+        match http.answer(false).status {
+            101 => {
+                opened += 1;
+                assert_eq!(Chat::over(http).last_words().code, 1012);
+            }
+            status => assert_eq!(status, 503),
+        }
+    }
+    assert_eq!(opened, let_in);
+    until("nobody is left", || (drain_of(&daemon)["left"] == 0).then_some(()));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::support::certificate::{Certificate, INSTALLED};
@@ -201,9 +202,15 @@ fn a_door_changes_and_its_socket_stays() {
 fn a_connection_that_waits_in_the_queue_is_let_in_through_a_door_that_closes() {
     let daemon = Daemon::start(&format!("{PLAIN}{}", plain_at("127.0.0.1:0")));
     let leaving = daemon.address_of(1);
-    // Many at once, so that the daemon has not accepted all of them when it reads the file.
-    let waiting: Vec<Stream> = (0..100).map(|_| Stream::tcp(leaving)).collect();
-    reload(&daemon, PLAIN);
+    daemon.write_config(PLAIN);
+    let mut caller = daemon.caller();
+    caller.ask("Ping", json!({})).unwrap();
+    // All of it at once for a daemon that stands still: it cannot have accepted so many when it reloads.
+    daemon.signal(Signal::SIGSTOP);
+    caller.call("Reload", json!({}), false).unwrap();
+    let waiting: Vec<Stream> = (0..800).map(|_| Stream::tcp(leaving)).collect();
+    daemon.signal(Signal::SIGCONT);
+    caller.reply().unwrap();
     assert!(is_refused(leaving));
     for stream in waiting {
         assert_eq!(Http::new(stream).get("/healthz").status, 200);

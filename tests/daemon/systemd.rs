@@ -178,6 +178,40 @@ fn a_socket_units_socket_is_taken_by_its_address_and_stays_the_units() {
 }
 
 #[test]
+fn a_reload_gives_a_units_socket_up_and_takes_nothing_from_the_unit() {
+    let manager = Manager::new();
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, units) = (socket.local_addr().unwrap(), socket.try_clone().unwrap());
+    let at = |address: &str| format!("[[listen]]\naddress = \"{address}\"\ntls = false\n{PLAIN}");
+    let setup = Setup::new(&at(&address.to_string())).env("NOTIFY_SOCKET", manager.path());
+    let daemon = setup.hand_over(socket.into(), "wschat.socket").start();
+    let mut ann = daemon.chat("ann");
+    // Another address of the same port is in the way of the unit's, which we cannot share out.
+    daemon.write_config(&at(&format!("0.0.0.0:{}", address.port())));
+    daemon.ctl(&["reload"]).ends(78, "of a socket unit's: for that restart the daemon");
+    ann.say("nothing has changed");
+    assert_eq!(daemon.json(&["status"])["listen"][0], format!("{address} plain"));
+
+    daemon.write_config(PLAIN);
+    assert_eq!(daemon.json(&["reload"])["changed"], serde_json::json!(["listen"]));
+    assert!(daemon.log().contains(&format!("nobody accepts on {address} any more")), "{}", daemon.log());
+    ann.say("still here");
+    // Who connects now waits for the unit's next daemon, as if there were none.
+    let _waiting = TcpStream::connect(address).expect("the unit goes on listening");
+    assert!(units.accept().is_ok());
+    ann.leave();
+    daemon.signal(Signal::SIGTERM);
+    loop {
+        let said = manager.next();
+        assert!(!said.has("FDSTOREREMOVE"), "it was never ours to keep: {said:?}");
+        if said.has("STOPPING") {
+            break;
+        }
+    }
+    daemon.stop_again();
+}
+
+#[test]
 fn a_socket_units_socket_that_nobody_wants_is_warned_of() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tempfile::TempDir;
 
 use crate::support::daemon::Ran;
 use crate::support::{Daemon, Setup, until};
@@ -15,12 +16,15 @@ const PROMPT: &str = "ready>";
 /// A terminal with a shell in it, on a server of its own.
 struct Tmux {
     socket: PathBuf,
+    /// Its own: a daemon's may be gone before the server is asked to end, and would take the socket along.
+    _own: TempDir,
     folder: PathBuf,
 }
 
 impl Tmux {
     fn start(setup: &Setup, wide: u16, high: u16) -> Self {
-        let tmux = Tmux { socket: setup.folder().join("tmux"), folder: setup.folder().to_owned() };
+        let own = tempfile::tempdir().expect("a temporary folder");
+        let tmux = Tmux { socket: own.path().join("tmux"), _own: own, folder: setup.folder().to_owned() };
         let mut command = setup.command("tmux");
         command.arg("-S").arg(&tmux.socket).args(["-f", "/dev/null", "new-session", "-d"]);
         command.args(["-x", &wide.to_string(), "-y", &high.to_string()]);
