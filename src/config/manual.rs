@@ -88,7 +88,7 @@ pub(super) const EXAMPLE: &str = r#"[[listen]]
 address = "[::]:9501"
 
 [[listen]]
-address = "127.0.0.1:9502"
+address = "127.0.0.1:9503"
 tls = false
 trusted_proxies = ["127.0.0.1"]
 

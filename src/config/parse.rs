@@ -4,6 +4,7 @@
 //! values. A later pass says nothing about what an earlier one already found fault with.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -314,6 +315,15 @@ impl Reader<'_> {
                 }
             }
         }
+        let ours = Config::default().listen;
+        let addresses = if listens.is_empty() { ours.iter().map(|listen| &listen.address).collect() } else { seen };
+        if let Some(metrics) = draft.config.metrics.listen.map(Address::Tcp)
+            && let Some(other) = addresses.iter().find(|other| overlap(other, &metrics))
+            && let Some(span) = self.between(&["metrics.listen"])
+        {
+            let what = format!("metrics.listen: {other} is listened on already, by [[listen]]");
+            self.tell(span, what, Some("a port of its own".into()), None);
+        }
         let [socket, push] = sockets;
         if socket.is_some()
             && socket == push
@@ -376,8 +386,11 @@ fn overlap(one: &Address, other: &Address) -> bool {
     match (one, other) {
         (Address::Tcp(one), Address::Tcp(other)) => {
             let family = one.is_ipv4() == other.is_ipv4();
-            let wildcard = one.ip().is_unspecified() || other.ip().is_unspecified();
-            one.port() == other.port() && one.port() != 0 && family && (wildcard || one == other)
+            let every = |address: &SocketAddr| address.ip().is_unspecified();
+            // "[::]" is every address of IPv4 too.
+            let both = [one, other].into_iter().any(|address| address.is_ipv6() && every(address));
+            let clash = both || family && (every(one) || every(other) || one == other);
+            one.port() == other.port() && one.port() != 0 && clash
         }
         (one, other) => one == other,
     }

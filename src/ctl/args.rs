@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use super::columns::Column;
 use super::top::model::Sort as TopSort;
 use super::words::{
-    banned, drain_over, duration, glob, interval, lasts, muted, network, nick, no_guest, notice_text, rate, reason,
-    room, size, timeout, token_lasts, user,
+    banned, client, drain_over, duration, glob, interval, lasts, muted, network, nick, no_guest, notice_text, rate,
+    reason, room, size, timeout, token_lasts, user,
 };
 use crate::admin::EventKind;
 use crate::control::protocol;
@@ -53,7 +53,7 @@ pub enum Command {
     /// Show everything about one connection
     Show {
         /// Its number, the first column of list
-        #[arg(value_name = "ID")]
+        #[arg(value_name = "ID", value_parser = client)]
         id: u64,
     },
     /// Close connections and wait until they are closed
@@ -251,7 +251,7 @@ pub struct Sort {
 #[command(override_usage = "wschatctl kick <ID...|FILTER|--all> [OPTIONS]")]
 pub struct Kick {
     /// The connections to close
-    #[arg(value_name = "ID", conflicts_with_all = ["filter", "all"])]
+    #[arg(value_name = "ID", value_parser = client, conflicts_with_all = ["filter", "all"])]
     pub ids: Vec<u64>,
     /// Everyone; asks first, or wants --yes where there is no terminal
     #[arg(long, conflicts_with = "filter")]
@@ -312,7 +312,7 @@ pub struct Notice {
     #[arg(long, value_name = "USER", value_parser = user, conflicts_with = "client")]
     pub user: Option<String>,
     /// To this connection
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = client)]
     pub client: Option<u64>,
     /// How loud it is
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = PossibleValuesParser::new(["info", "warn"]))]
@@ -435,15 +435,16 @@ pub enum Mute {
 
 /// What is not given stays as it is.
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("change").required(true).multiple(true)))]
 pub struct Edit {
     /// Its number, the first column of the list
     #[arg(value_name = "N")]
     pub id: u64,
     /// It ends so long from now, or is forever
-    #[arg(long = "for", value_name = "DURATION", value_parser = lasts, required_unless_present = "reason")]
+    #[arg(long = "for", value_name = "DURATION", value_parser = lasts, group = "change")]
     pub lasts: Option<Lasts>,
     /// What the people are told (at most 123 bytes; an empty one is none)
-    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    #[arg(long, value_name = "TEXT", value_parser = reason, group = "change")]
     pub reason: Option<String>,
 }
 
@@ -474,6 +475,7 @@ pub enum BanTarget {
 }
 
 #[derive(Debug, Args)]
+#[command(override_usage = "wschatctl stats [NAME]... [OPTIONS]\n       wschatctl stats --prometheus")]
 pub struct Stats {
     /// Only metrics of these names, or whose names begin so
     #[arg(value_name = "NAME", conflicts_with = "prometheus")]

@@ -38,16 +38,9 @@ pub(super) fn run(
     }
     there(file, force)?;
     let mut daemon = connect()?;
-    let mut partial: Option<Partial> = None;
-    let whole = take(&mut daemon, |chunk| {
-        // Not before the daemon has something: where it refuses nothing is left.
-        let partial = match &mut partial {
-            Some(partial) => partial,
-            none => none.insert(Partial::make(file)?),
-        };
-        partial.file.write_all(chunk).map_err(|why| unwritable(&partial.path, why))
-    })?;
-    let partial = partial.ok_or_else(|| Failure::Garbled("a backup without a byte".into()))?;
+    // Before the daemon takes the trouble; it goes again where nothing comes of it.
+    let mut partial = Partial::make(file)?;
+    let whole = take(&mut daemon, |chunk| partial.file.write_all(chunk).map_err(|why| unwritable(&partial.path, why)))?;
     partial.keep(file, force)?;
     if out.json {
         let name = file.to_string_lossy();

@@ -11,6 +11,10 @@ use crate::admin::{DRAIN_MOST, TOKEN_LASTS_MOST};
 use crate::chat::id::{Nick, RoomGlob, RoomName, UserId, breaks_a_line};
 use crate::control::protocol;
 
+pub(super) fn client(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "expected a connection's number, the first column of wschatctl list".into())
+}
+
 pub(super) fn user(text: &str) -> Result<String, String> {
     UserId::parse(text).map(|user| user.to_string()).map_err(|e| e.to_string())
 }

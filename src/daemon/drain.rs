@@ -73,7 +73,10 @@ impl Drain {
         self.halt();
         // It holds an end of the hub's queue; afterwards it does not.
         let _ = (&mut self.task).await;
-        self.view()
+        let view = self.view();
+        // What those who wait for it see last is what came of it.
+        self.tell.send_replace(view.clone());
+        view
     }
 }
 

@@ -149,8 +149,10 @@ pub async fn serve(
         (Some(Err(error)), _) => {
             if error.is_parse() {
                 // hyper has answered it by itself.
-                worker.stats.answered(if error.is_parse_too_large() { 431 } else { 400 });
+                let status = if error.is_parse_too_large() { 431 } else { 400 };
+                worker.stats.answered(status);
                 worker.stats.failed(Failure::BadRequest);
+                worker.note_refused(door.origin(peer.ip()), status, Failure::BadRequest.as_str());
             }
             tracing::debug!(address = %peer.ip(), "no HTTP with {peer}: {error}");
         }

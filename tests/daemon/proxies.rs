@@ -22,7 +22,7 @@ const TIMEOUT: &str = "3s";
 const PINGS: usize = 8;
 
 fn daemon() -> Daemon {
-    let listener = operating("### The listener for HTTP", "toml").remove(0).replace("127.0.0.1:9502", "127.0.0.1:0");
+    let listener = operating("### The listener for HTTP", "toml").remove(0).replace("127.0.0.1:9503", "127.0.0.1:0");
     assert!(listener.contains(":0\""), "the listener is on a free port");
     Setup::new(&format!("{listener}{TLS}[timeouts]\nping = \"1s\"\n")).start()
 }
@@ -78,7 +78,7 @@ fn adapted(daemon: &Daemon, heading: &str, language: &str, port: u16) -> String 
     let mut text = text
         .replace("listen 443", &format!("listen 127.0.0.1:{port}"))
         .replace("bind :443", &format!("bind 127.0.0.1:{port}"))
-        .replace("127.0.0.1:9502", &daemon.address_of(0).to_string())
+        .replace("127.0.0.1:9503", &daemon.address_of(0).to_string())
         .replace("127.0.0.1:9501", &daemon.address_of(1).to_string())
         .replace("/etc/nginx/tls/fullchain.pem", &format!("{folder}/crt.pem"))
         .replace("/etc/nginx/tls/privkey.pem", &format!("{folder}/key.pem"))

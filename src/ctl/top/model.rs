@@ -250,6 +250,7 @@ impl Model {
     fn list_key(&mut self, key: Key) -> Option<Wish> {
         self.message = None;
         match key {
+            Key::Escape if !self.filter.text.is_empty() => return self.filter_by(Filter::default()),
             Key::Char('q') | Key::Escape => return Some(Wish::Quit),
             Key::Up | Key::Char('p') => self.choose(-1),
             Key::Down | Key::Char('n' | 'j') => self.choose(1),

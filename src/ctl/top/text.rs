@@ -10,7 +10,7 @@ use crate::ctl::text::{age, bytes};
 /// The footer of the lists, for 80 columns.
 pub const KEYS: &str = "q quit  ? help  k kick  Enter details  / filter  s sort  Tab rooms  space pause";
 
-const HELP: [(&str, &str); 16] = [
+const HELP: [(&str, &str); 17] = [
     ("Up, Down", "choose a client or a room; also p, and n or j"),
     ("PgUp, PgDn", "a page up or down"),
     ("Home, End", "the first, the last; also g and G"),
@@ -23,7 +23,8 @@ const HELP: [(&str, &str); 16] = [
     ("", "in, out, nick and address; r: the other way round"),
     ("space", "pause, and go on"),
     ("?, h", "this help"),
-    ("q, Esc, Ctrl-C", "quit; Esc goes back from here, from details, from a filter"),
+    ("Esc", "back: from here, from details, from a filter; then quit"),
+    ("q, Ctrl-C", "quit; q goes back as well, from here and from details"),
     ("", ""),
     ("SENDQ", "bytes that wait for a client that reads too slowly"),
     ("IN/s, OUT/s", "messages a second from it and to it"),

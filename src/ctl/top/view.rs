@@ -129,12 +129,14 @@ fn header(page: &mut Page<'_, '_>, model: &Model, look: Look, wide: usize) {
     };
     let status = &snapshot.status;
     let rates = &model.meter.rates;
-    let state = if status.state == "serving" { look.good() } else { look.doubtful() };
+    // Where the daemon cannot be reached, what it said last is no news.
+    let state = if model.trouble.is_some() { "unreachable" } else { &status.state };
+    let style = if state == "serving" { look.good() } else { look.doubtful() };
     let up = humantime::parse_rfc3339(&status.since).ok().and_then(|since| look.now.duration_since(since).ok());
     let mut pieces = vec![
         vec![host],
         vec![Span::raw(format!("wschat {}", tame(&status.version)))],
-        vec![Span::styled(tame(&status.state), state.patch(BOLD))],
+        vec![Span::styled(tame(state), style.patch(BOLD))],
     ];
     pieces.extend(up.map(|up| vec![Span::raw(format!("up {}", age(up.as_secs_f64())))]));
     pieces.push(vec![paused]);
