@@ -190,3 +190,19 @@ fn micros(at: SystemTime) -> u64 {
 pub(super) fn room_view(row: &RoomRow<'_>) -> RoomView {
     RoomView { name: row.name.clone(), users: row.online, clients: row.members, seq: row.head }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_gone_is_looked_at_for_the_first_time_again() {
+        let (id, at) = (ConnId(1), Duration::from_secs);
+        let mut looks = Looks::default();
+        looks.clients_in.rate(id, 100, None, at(1));
+        looks.clients_out.rate(id, 100, None, at(1));
+        looks.gone(id);
+        assert_eq!(looks.clients_in.rate(id, 200, None, at(10)), 0);
+        assert_eq!(looks.clients_out.rate(id, 200, None, at(10)), 0);
+    }
+}
