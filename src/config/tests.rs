@@ -179,10 +179,15 @@ fn listeners() {
         ("[::]:9501", "[::]:9501"),
         ("127.0.0.1:9501", "[::ffff:127.0.0.1]:9501"),
         ("0.0.0.0:9501", "127.0.0.1:9501"),
+        ("[::]:9501", "127.0.0.1:9501"),
         ("/run/x", "/run//x"),
     ] {
         refused(&two(one, other), &[":4:11: listen.address: ", "is listened on already"]);
     }
+    let metrics = |address: &str| format!("[metrics]\nlisten = \"{address}\"\n");
+    refused(&metrics("127.0.0.1:9501"), &[":2:10: metrics.listen: ", "is listened on already"]);
+    refused(&(listen("[::]:9502") + &metrics("127.0.0.1:9502")), &[":4:10: metrics.listen: "]);
+    parse(&(listen("[::]:9501") + &metrics("127.0.0.1:9502"))).unwrap();
     for (one, other) in
         [("127.0.0.1:0", "127.0.0.1:0"), ("127.0.0.1:1", "[::1]:1"), ("0.0.0.0:1", "127.0.0.1:2"), ("/a", "/b")]
     {

@@ -123,6 +123,18 @@ fn failed_tls_and_silence_have_one() {
 }
 
 #[test]
+fn what_is_no_http_has_one() {
+    let daemon = Daemon::start(&format!("{PROXIED}{ACCESS}"));
+    for (said, status) in
+        [("NONSENSE\r\n\r\n".to_owned(), 400), (format!("GET / HTTP/1.1\r\nA: {}", "x".repeat(20_000)), 431)]
+    {
+        let mut stranger = Stream::tcp(daemon.address());
+        std::io::Write::write_all(&mut stranger, said.as_bytes()).unwrap();
+        line(&daemon, &format!("access: refused 127.0.0.1 {status} bad_request"));
+    }
+}
+
+#[test]
 fn a_flood_of_the_refused_is_counted_instead() {
     let daemon = Daemon::start(&format!("{PROXIED}{ACCESS}"));
     // Faster than the bound: one connection asks a hundred times.

@@ -342,6 +342,9 @@ fn filters_are_typed() {
     press(&mut model, "/x");
     model.key(Key::Escape);
     assert_eq!(model.question().filter.nick.as_deref(), Some("Ann"));
+    // From the lists it takes it away, before it quits.
+    assert_eq!(model.key(Key::Escape), Some(Wish::Look));
+    assert_eq!(model.question().filter.nick, None);
     // A room's clients.
     model.key(Key::Tab);
     assert_eq!(model.focus, Focus::Rooms);
