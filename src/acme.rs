@@ -42,6 +42,18 @@ pub fn kept(state_dir: &Path, settings: &Acme) -> Option<Loaded> {
     Store::new(state_dir, settings).certificate()
 }
 
+/// What in the configuration cannot work: a file of roots that is missing or damaged. Reads it.
+///
+/// # Errors
+///
+/// Which file, and what is wrong with it.
+pub fn check(settings: &Acme) -> Result<(), String> {
+    if settings.names.is_empty() {
+        return Ok(());
+    }
+    http::check_roots(settings.ca_file.as_deref()).map_err(|error| error.to_string())
+}
+
 /// What [`CertificateView::source`] says of a certificate that was got for these names.
 fn source(settings: &Acme) -> String {
     format!("ACME: {} of {}", settings.names.join(", "), settings.directory)

@@ -85,6 +85,11 @@ impl Https {
     }
 }
 
+/// Whether the file of roots can be used, where one is named.
+pub(super) fn check_roots(ca_file: Option<&Path>) -> Result<(), HttpError> {
+    ca_file.map_or(Ok(()), |path| roots(Some(path)).map(|_| ()))
+}
+
 /// Those of the file, or else the system's.
 fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, HttpError> {
     let mut roots = RootCertStore::empty();

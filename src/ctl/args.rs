@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
-use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 
-use super::columns::Column;
+use super::columns::{Column, Sort, SortParser};
 use super::top::model::Sort as TopSort;
 use super::words::{
     banned, client, drain_over, duration, glob, interval, lasts, muted, network, nick, no_guest, notice_text, rate,
@@ -228,7 +228,7 @@ pub struct List {
     #[arg(short = 'o', long = "columns", value_name = "COLUMN,...", value_delimiter = ',')]
     pub columns: Vec<Column>,
     /// Order by this column; with a minus in front the other way round (--sort=-age)
-    #[arg(long, value_name = "COLUMN", value_parser = sort, allow_hyphen_values = true)]
+    #[arg(long, value_name = "COLUMN", value_parser = SortParser, allow_hyphen_values = true)]
     pub sort: Option<Sort>,
     /// Show so many at the most
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -238,13 +238,6 @@ pub struct List {
     pub count: bool,
     #[command(flatten)]
     pub filter: Filter,
-}
-
-/// An order of rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sort {
-    pub column: Column,
-    pub descending: bool,
 }
 
 #[derive(Debug, Args)]
@@ -531,16 +524,6 @@ pub struct Top {
     pub sort: TopSort,
     #[command(flatten)]
     pub filter: Filter,
-}
-
-fn sort(text: &str) -> Result<Sort, String> {
-    let (name, descending) = match text.strip_prefix('-') {
-        Some(name) => (name, true),
-        None => (text, false),
-    };
-    let known = || Column::value_variants().iter().map(|column| column.name()).collect::<Vec<_>>().join(", ");
-    let column = Column::from_str(name, true).map_err(|_| format!("expected one of {}", known()))?;
-    Ok(Sort { column, descending })
 }
 
 #[cfg(test)]

@@ -31,8 +31,13 @@ pub(super) fn run(
         if out.terminal {
             return Err(Failure::Usage("a backup is no text for a terminal: name a file, or pipe it".into()));
         }
-        let whole = take(&mut connect()?, |chunk| out.raw(chunk))?;
-        out.flush()?;
+        // Whoever reads no further has no backup; only of a list is that enough.
+        let cut = |failure| match failure {
+            Failure::Output(why) => Failure::Garbled(format!("the backup was not taken whole: {why}")),
+            other => other,
+        };
+        let whole = take(&mut connect()?, |chunk| out.raw(chunk)).map_err(cut)?;
+        out.flush().map_err(cut)?;
         eprintln!("wschatctl: {}", said(&whole));
         return Ok(());
     }

@@ -1,9 +1,10 @@
 //! The columns of `wschatctl list`: their names, their values, their order.
 
 use std::cmp::Ordering;
+use std::ffi::OsStr;
 
-use clap::ValueEnum;
-use clap::builder::PossibleValue;
+use clap::builder::{PossibleValue, TypedValueParser};
+use clap::{Arg, Command, ValueEnum};
 
 use super::text::{age, bytes, harmless};
 use crate::control::protocol::Client;
@@ -181,6 +182,39 @@ impl Cell {
             _ => Ordering::Equal,
         }
     }
+}
+
+/// An order of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sort {
+    pub column: Column,
+    pub descending: bool,
+}
+
+/// Reads a column with or without a minus; completions offer the columns.
+#[derive(Clone)]
+pub struct SortParser;
+
+impl TypedValueParser for SortParser {
+    type Value = Sort;
+
+    fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<Sort, clap::Error> {
+        TypedValueParser::parse_ref(&sort, command, arg, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(Column::value_variants().iter().filter_map(Column::to_possible_value)))
+    }
+}
+
+fn sort(text: &str) -> Result<Sort, String> {
+    let (name, descending) = match text.strip_prefix('-') {
+        Some(name) => (name, true),
+        None => (text, false),
+    };
+    let known = || Column::value_variants().iter().map(|column| column.name()).collect::<Vec<_>>().join(", ");
+    let column = Column::from_str(name, true).map_err(|_| format!("expected one of {}", known()))?;
+    Ok(Sort { column, descending })
 }
 
 #[cfg(test)]

@@ -138,9 +138,10 @@ impl Failure {
                 Refusal::BackupUnderWay {} | Refusal::BackupFailed { .. } => status::TIMED_OUT,
                 Refusal::TimedOut { .. }
                 | Refusal::Busy {}
+                | Refusal::TooManyConnections { .. }
                 | Refusal::TooManySanctions { .. }
                 | Refusal::HistoryUnavailable { .. } => status::TIMED_OUT,
-                Refusal::Stopping {} | Refusal::TooManyConnections { .. } => status::UNREACHABLE,
+                Refusal::Stopping {} => status::UNREACHABLE,
                 Refusal::InterfaceNotFound { .. }
                 | Refusal::MethodNotFound { .. }
                 | Refusal::MethodNotImplemented { .. }

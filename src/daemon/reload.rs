@@ -35,6 +35,7 @@ impl Daemon {
         let mut new =
             if tls_only { Config::clone(&old) } else { cli::load(self.file.as_deref()).map_err(|m| m.to_string())? };
         let certificates = self.certificates_for(&new).map_err(|e| e.to_string())?;
+        acme::check(&new.tls.acme)?;
         let tokens = if tls_only { None } else { Some(Tokens::load(&new.auth).map_err(|e| e.to_string())?) };
         let (live, restart): (Vec<_>, Vec<_>) = config::diff(&old, &new).into_iter().partition(|change| change.reload);
         // What needs a restart keeps its old value until then.

@@ -262,7 +262,7 @@ fn one_caller_too_many_is_told_so() {
     assert_eq!(reply["parameters"]["limit"], CONNECTIONS);
     assert_eq!(late.reply(), None);
     let ran = daemon.ctl(&["ping"]);
-    assert_eq!(ran.status, 69, "{ran:?}");
+    assert_eq!(ran.status, 75, "{ran:?}");
     assert!(ran.stderr.contains("64 others"), "{ran:?}");
     // The other socket has places of its own, and a place that is free again is free.
     Raw::connect(&daemon.push()).call("org.varlink.service.GetInfo", json!({}));

@@ -167,7 +167,7 @@ fn every_alert_is_tested_and_says_what_to_do() {
         for needed in ["summary: ", "description: ", "severity: "] {
             assert!(rule.contains(needed), "{alert} has no {needed}");
         }
-        assert!(rule.contains(&format!("runbook: \"docs/OPERATING.md, Alerts: {alert}\"")), "{alert}");
+        assert!(rule.contains(&format!("runbook: \"/usr/share/doc/wschat/OPERATING.md, Alerts: {alert}\"")), "{alert}");
         assert!(section.contains(&format!("**{alert}**")), "docs/OPERATING.md says nothing of {alert}");
         assert!(tests.contains(&format!("alertname=\"{alert}\"")), "{alert} is not tested");
     }

@@ -231,6 +231,16 @@ fn what_needs_a_restart_is_named_and_waits_for_it() {
 }
 
 #[test]
+fn roots_of_a_ca_that_are_not_there_are_refused() {
+    let daemon = Daemon::start(TLS);
+    daemon.write_config(&format!("{TLS}[tls]\nacme = [\"a.example\"]\nacme_ca_file = \"none.pem\"\n"));
+    let ran = daemon.ctl(&["reload"]);
+    ran.ends(78, "nothing has changed");
+    assert!(ran.stderr.contains("tls.acme_ca_file") && ran.stderr.contains("none.pem"), "{ran:?}");
+    assert_eq!(daemon.json(&["tls"])["certificate"]["renewal"], Value::Null);
+}
+
+#[test]
 fn a_bad_file_is_refused_whole() {
     let daemon = Daemon::plain("");
     let mut ann = daemon.chat("ann");

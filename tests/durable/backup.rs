@@ -243,13 +243,14 @@ fn one_at_a_time_and_who_goes_makes_room() {
 
 /// What an operator who pipes it into something that fails is told.
 #[test]
-fn a_reader_that_goes_is_no_failure_of_ours() {
+fn a_reader_that_goes_has_no_backup_and_is_told_so() {
     let daemon = Setup::new(&config()).start();
     daemon.chat("ann").say("m1");
     let mut ctl = daemon.ctl_command(&["backup", "-"]);
     let mut child = ctl.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it can be run");
     drop(child.stdout.take());
     let ran = Ran::of_child(child);
-    assert!(!ran.stderr.contains("panicked"), "{ran:?}");
+    assert_eq!(ran.status, 70, "{ran:?}");
+    assert!(ran.stderr.contains("not taken whole"), "{ran:?}");
     daemon.json(&["backup", "copy.db"]);
 }

@@ -87,7 +87,8 @@ impl Desk<'_> {
         (limit, older): (u64, bool),
         replies: &mut Replies,
     ) -> Result<(), Trouble> {
-        let (mut cursor, mut left) = (from, limit);
+        // What is gone is not kept back by the limit.
+        let (mut cursor, mut left) = (from.max(ends.first.saturating_sub(1)), limit);
         let epoch = ends.epoch.clone();
         loop {
             let want = u64::from(HISTORY_PAGE).min(left).min(to.saturating_sub(cursor));

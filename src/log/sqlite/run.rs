@@ -44,7 +44,7 @@ pub(super) fn begin(db: &mut Connection, lock: &Lock, path: &Path) -> rusqlite::
     written(lock, &run, &run);
     if rooms > 0 {
         tracing::warn!(
-            "{} is a backup or another copy: its {rooms} rooms begin anew for their clients, which load them from \
+            "{} is a backup or another copy: its rooms ({rooms}) begin anew for their clients, which load them from \
              the start",
             path.display()
         );
