@@ -119,6 +119,14 @@ fn without_its_ca_the_daemon_serves_and_gets_the_certificate_once_it_is_there() 
     let told = daemon.ctl(&["tls"]).stdout;
     assert!(told.contains(&format!("error\t{why}\n")) && told.contains("failures\t"), "{told}");
     assert!(daemon.log().contains("meanwhile this serves: self-signed"), "{}", daemon.log());
+    // A machine that starts may have no network yet: the first failures are no alarm, later ones are.
+    let told = until("an alarm", || {
+        let log = daemon.log();
+        let told = |line: &&str| line.contains("no certificate for") && line.contains("cannot be reached");
+        let told: Vec<bool> = log.lines().filter(told).map(|line| line.contains(" ERROR ")).collect();
+        told.contains(&true).then_some(told)
+    });
+    assert_eq!(told[..6], [false, false, false, false, false, true], "{}", daemon.log());
 
     ca.start(3600);
     assert_ne!(trusted(&ca, NAME), own);
@@ -408,6 +416,8 @@ fn a_ca_that_wants_to_be_left_alone_is_left_alone() {
     let daemon = Daemon::start(&ca.config(&[NAME]));
     let why = failure(&daemon);
     assert!(why.contains("too many [31m already") && why.contains("wants to be left alone"), "{why}");
+    let line = daemon.log().lines().find(|line| line.contains("no certificate for")).unwrap().to_owned();
+    assert!(line.contains(" ERROR "), "a refusal does not go away by itself: {line}");
     let asked = ca.asked();
     let renewal = tls(&daemon)["renewal"].clone();
     let (failed, next) = (renewal["failed"].as_str().unwrap(), renewal["next"].as_str().unwrap());
