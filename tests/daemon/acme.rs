@@ -119,14 +119,6 @@ fn without_its_ca_the_daemon_serves_and_gets_the_certificate_once_it_is_there() 
     let told = daemon.ctl(&["tls"]).stdout;
     assert!(told.contains(&format!("error\t{why}\n")) && told.contains("failures\t"), "{told}");
     assert!(daemon.log().contains("meanwhile this serves: self-signed"), "{}", daemon.log());
-    // A machine that starts may have no network yet: the first failures are no alarm, later ones are.
-    let told = until("an alarm", || {
-        let log = daemon.log();
-        let told = |line: &&str| line.contains("no certificate for") && line.contains("cannot be reached");
-        let told: Vec<bool> = log.lines().filter(told).map(|line| line.contains(" ERROR ")).collect();
-        told.contains(&true).then_some(told)
-    });
-    assert_eq!(told[..6], [false, false, false, false, false, true], "{}", daemon.log());
 
     ca.start(3600);
     assert_ne!(trusted(&ca, NAME), own);
@@ -476,4 +468,40 @@ fn a_ca_that_cannot_be_trusted_is_not_asked() {
     daemon.write_config(&config);
     daemon.json(&["reload"]);
     trusted(&ca, NAME);
+}
+
+/// What a CA knows somebody by, and what a certificate is worth, is nobody's to read in a journal.
+#[test]
+fn neither_keys_nor_accounts_are_in_the_log() {
+    let ca = Ca::started();
+    let daemon = Daemon::start(&(ca.config(&[NAME]) + "[log]\nlevel = \"trace\"\n"));
+    trusted(&ca, NAME);
+    daemon.ctl(&["tls"]).ends(0, "");
+    let folder = kept(&daemon.state_folder());
+    let account: Value = serde_json::from_slice(&fs::read(folder.join("account.json")).unwrap()).unwrap();
+    let key = account["credentials"]["key_pkcs8"].as_str().expect("the account's key");
+    assert!(key.len() > 100, "it is one");
+    let pem = fs::read_to_string(folder.join("certificate.pem")).unwrap();
+    let secret = pem.lines().nth(1).expect("the key comes first");
+    let log = daemon.log();
+    assert!(log.contains(" DEBUG "), "it says all: {log}");
+    for hidden in [&key[20..60], &secret[..40], "PRIVATE KEY", "key_pkcs8"] {
+        assert!(!log.contains(hidden), "{hidden}");
+    }
+}
+
+#[test]
+fn a_ca_that_stays_away_is_an_alarm_after_a_while() {
+    let ca = Ca::new();
+    let daemon = Daemon::start(&ca.config(&[NAME]));
+    // A machine that starts may have no network yet: the first failures are no alarm, later ones are.
+    let told = until("an alarm", || {
+        // It is tried again at once.
+        daemon.json(&["reload"]);
+        let log = daemon.log();
+        let told = |line: &&str| line.contains("no certificate for") && line.contains("cannot be reached");
+        let told: Vec<bool> = log.lines().filter(told).map(|line| line.contains(" ERROR ")).collect();
+        told.contains(&true).then_some(told)
+    });
+    assert_eq!(told[..6], [false, false, false, false, false, true], "{}", daemon.log());
 }
