@@ -8,6 +8,7 @@ mod drain;
 mod fake;
 mod history;
 mod interface;
+mod list;
 mod moderation;
 mod socket;
 mod stats;
