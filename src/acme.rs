@@ -30,9 +30,6 @@ use crate::tls::{CertificateView, Certificates, Loaded, Renewal};
 
 /// Everything that one attempt may take, the CA's own waiting included.
 const ATTEMPT: Duration = Duration::from_secs(10 * 60);
-/// Failures to reach the CA that are no alarm while nothing but a self-signed certificate serves: a
-/// machine that starts may have no network yet.
-const EARLY_FAILURES: u32 = 5;
 /// Where the CA looks (RFC 8737, section 3).
 const CA_PORT: u16 = 443;
 
@@ -234,10 +231,8 @@ impl Task {
         let next = format_rfc3339_seconds(due.wall());
         let (names, directory) = (self.settings.names.join(", "), &self.settings.directory);
         let told = format!("no certificate for {names} from {directory}: {error} (tried again at {next}");
-        let alarm = match (&in_force, left) {
-            (Some(view), Some(left)) => left < pace::alarm_at(view.from, view.until),
-            _ => error.reached() || failures > EARLY_FAILURES,
-        };
+        let lasting = in_force.as_ref().map(|view| (view.from, view.until));
+        let alarm = pace::is_alarm(lasting, now, error.reached(), failures);
         let meanwhile = match &in_force {
             Some(view) => format!("the one in force ends at {}", format_rfc3339_seconds(view.until)),
             None => format!("meanwhile this serves: {}", self.certificates.view().source),

@@ -20,6 +20,9 @@ const REFUSED_MOST: Duration = Duration::from_secs(12 * 3600);
 const LOOK: Duration = Duration::from_secs(5 * 60);
 /// What is left of a long-lived certificate when a failure to renew it becomes an alarm.
 const ALARM: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Failures to reach the CA that are no alarm while nothing but a self-signed certificate serves: a
+/// machine that starts may have no network yet.
+const EARLY_FAILURES: u32 = 5;
 /// Further ahead nothing is planned.
 const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
@@ -80,6 +83,21 @@ pub(super) fn alarm_at(from: SystemTime, until: SystemTime) -> Duration {
     ALARM.min(until.duration_since(from).unwrap_or_default() / 10)
 }
 
+/// Whether a failure at `now` is an alarm. `in_force`: from when until when a certificate of the CA lasts
+/// that serves meanwhile; one that has ended is an alarm however new the failures are. `reached`: the
+/// CA has answered.
+pub(super) fn is_alarm(
+    in_force: Option<(SystemTime, SystemTime)>,
+    now: SystemTime,
+    reached: bool,
+    failures: u32,
+) -> bool {
+    match in_force {
+        Some((from, until)) => !until.duration_since(now).is_ok_and(|left| left >= alarm_at(from, until)),
+        None => reached || failures > EARLY_FAILURES,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,6 +128,21 @@ mod tests {
         assert_eq!(alarm_at(UNIX_EPOCH, UNIX_EPOCH + 90 * DAY), 7 * DAY);
         assert_eq!(alarm_at(UNIX_EPOCH, UNIX_EPOCH + 10 * DAY), DAY);
         assert_eq!(alarm_at(UNIX_EPOCH + DAY, UNIX_EPOCH), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_serves_decides_whether_a_failure_is_an_alarm() {
+        let lasting = Some((UNIX_EPOCH, UNIX_EPOCH + 90 * DAY));
+        for (reached, failures) in [(false, 1), (true, 1), (false, 1000), (true, 1000)] {
+            let at = |left: Duration| is_alarm(lasting, UNIX_EPOCH + 90 * DAY - left, reached, failures);
+            assert!(!at(30 * DAY) && !at(7 * DAY), "there is time");
+            assert!(at(7 * DAY - Duration::from_secs(1)) && at(Duration::ZERO));
+            assert!(is_alarm(lasting, UNIX_EPOCH + 91 * DAY, reached, failures), "what serves has ended");
+        }
+        // Nothing of a CA's serves: what it refuses is an alarm at once, a network that comes late is none.
+        for (reached, failures, alarm) in [(true, 1, true), (false, 1, false), (false, 5, false), (false, 6, true)] {
+            assert_eq!(is_alarm(None, UNIX_EPOCH, reached, failures), alarm, "{reached} {failures}");
+        }
     }
 
     proptest! {

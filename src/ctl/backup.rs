@@ -1,14 +1,15 @@
 //! `wschatctl backup`: the history comes over the control socket and becomes a file, whole or not at all.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, IsTerminal, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use nix::fcntl::OFlag;
 use serde_json::json;
 
 use super::client::Daemon;
@@ -123,10 +124,18 @@ impl Partial {
         let mut name = place.file_name().map_or_else(OsString::new, OsString::from);
         name.push(".partial");
         let path = place.with_file_name(name);
-        // Of one that was ended half-way; there is never more than one at a time.
-        let _ = fs::remove_file(&path);
+        // Whoever holds the lock of what has the name is writing it, and nobody else may remove it.
+        let taken = || Failure::NotCreated { path: path.clone(), why: "another backup is writing it".into() };
+        match OpenOptions::new().write(true).custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits()).open(&path) {
+            Ok(old) if !is_ours(&old, &path) => return Err(taken()),
+            // Of one that was ended half-way, or what is no file at all.
+            Ok(_) | Err(_) => drop(fs::remove_file(&path)),
+        }
         let make = OpenOptions::new().write(true).create_new(true).mode(0o600).to_owned();
         let file = make.open(&path).map_err(|why| unwritable(&path, why))?;
+        if !is_ours(&file, &path) {
+            return Err(taken());
+        }
         Ok(Partial { file, path, kept: false })
     }
 
@@ -139,6 +148,14 @@ impl Partial {
         let folder = place.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(|why| unwritable(place, why))
     }
+}
+
+/// Takes the lock of this file, and tells whether it still has this name.
+fn is_ours(file: &File, path: &Path) -> bool {
+    // Where there are no locks, as on some network's file systems, it is as if nobody had one.
+    let free = !matches!(file.try_lock(), Err(TryLockError::WouldBlock));
+    let number = |found: io::Result<fs::Metadata>| found.map(|found| (found.dev(), found.ino())).ok();
+    free && number(file.metadata()) == number(fs::symlink_metadata(path))
 }
 
 impl Drop for Partial {

@@ -408,6 +408,8 @@ fn a_ca_that_wants_to_be_left_alone_is_left_alone() {
     let daemon = Daemon::start(&ca.config(&[NAME]));
     let why = failure(&daemon);
     assert!(why.contains("too many [31m already") && why.contains("wants to be left alone"), "{why}");
+    let line = daemon.log().lines().find(|line| line.contains("no certificate for")).unwrap().to_owned();
+    assert!(line.contains(" ERROR "), "a refusal does not go away by itself: {line}");
     let asked = ca.asked();
     let renewal = tls(&daemon)["renewal"].clone();
     let (failed, next) = (renewal["failed"].as_str().unwrap(), renewal["next"].as_str().unwrap());
@@ -462,4 +464,40 @@ fn a_ca_that_cannot_be_trusted_is_not_asked() {
     daemon.write_config(&config);
     daemon.json(&["reload"]);
     trusted(&ca, NAME);
+}
+
+/// What a CA knows somebody by, and what a certificate is worth, is nobody's to read in a journal.
+#[test]
+fn neither_keys_nor_accounts_are_in_the_log() {
+    let ca = Ca::started();
+    let daemon = Daemon::start(&(ca.config(&[NAME]) + "[log]\nlevel = \"trace\"\n"));
+    trusted(&ca, NAME);
+    daemon.ctl(&["tls"]).ends(0, "");
+    let folder = kept(&daemon.state_folder());
+    let account: Value = serde_json::from_slice(&fs::read(folder.join("account.json")).unwrap()).unwrap();
+    let key = account["credentials"]["key_pkcs8"].as_str().expect("the account's key");
+    assert!(key.len() > 100, "it is one");
+    let pem = fs::read_to_string(folder.join("certificate.pem")).unwrap();
+    let secret = pem.lines().nth(1).expect("the key comes first");
+    let log = daemon.log();
+    assert!(log.contains(" DEBUG "), "it says all: {log}");
+    for hidden in [&key[20..60], &secret[..40], "PRIVATE KEY", "key_pkcs8"] {
+        assert!(!log.contains(hidden), "{hidden}");
+    }
+}
+
+#[test]
+fn a_ca_that_stays_away_is_an_alarm_after_a_while() {
+    let ca = Ca::new();
+    let daemon = Daemon::start(&ca.config(&[NAME]));
+    // A machine that starts may have no network yet: the first failures are no alarm, later ones are.
+    let told = until("an alarm", || {
+        // It is tried again at once.
+        daemon.json(&["reload"]);
+        let log = daemon.log();
+        let told = |line: &&str| line.contains("no certificate for") && line.contains("cannot be reached");
+        let told: Vec<bool> = log.lines().filter(told).map(|line| line.contains(" ERROR ")).collect();
+        told.contains(&true).then_some(told)
+    });
+    assert_eq!(told[..6], [false, false, false, false, false, true], "{}", daemon.log());
 }

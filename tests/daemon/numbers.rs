@@ -284,3 +284,94 @@ fn a_reload_and_a_watcher_leave_their_trace() {
     drop(watcher);
     numbers(&daemon, "the watcher has gone", |numbers| numbers.get("wschat_events_watchers") == 0.0);
 }
+
+/// A number in a file of the kernel's about the daemon: the first one of the line that begins so.
+#[track_caller]
+fn kernels(daemon: &Daemon, file: &str, line: &str) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{}/{file}", daemon.pid())).expect("it runs");
+    let found = text.lines().find_map(|found| found.strip_prefix(line));
+    let found = found.unwrap_or_else(|| panic!("no {line} in {text}"));
+    found.split_whitespace().next().expect("a value").parse().expect("a number")
+}
+
+#[test]
+fn what_is_said_of_the_process_is_what_the_kernel_says() {
+    // The daemon takes all that it may have, so one that has less of both is no test of which is told.
+    let daemon = Setup::new(crate::support::daemon::PLAIN).most_files(700).start();
+    let _held: Vec<Stream> = (0..20).map(|_| Stream::tcp(daemon.address())).collect();
+    let kib = |line: &str| kernels(&daemon, "status", line) * 1024.0;
+    until("both say the same of memory", || {
+        let (all, found, again) = (kib("VmSize:"), Numbers::of(&daemon), kib("VmSize:"));
+        (all == again && found.get("process_virtual_memory_bytes") == all).then_some(())
+    });
+    // The kernel adds up what is resident now and then only.
+    let (resident, told) = (kib("VmRSS:"), Numbers::of(&daemon).get("process_resident_memory_bytes"));
+    assert!(told > resident / 2.0 && told < resident * 2.0, "{told} of {resident}");
+    let files = || std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).expect("it runs").count() as f64;
+    until("both say the same of files, but for who asks", || {
+        let (open, told) = (files(), Numbers::of(&daemon).get("process_open_fds"));
+        (told == open + 1.0 && open > 20.0).then_some(())
+    });
+    let most = kernels(&daemon, "limits", "Max open files");
+    assert_eq!(Numbers::of(&daemon).get("process_max_fds"), most);
+    // In hundredths of a second, of user and system, behind the name in parentheses (proc_pid_stat(5)).
+    let cpu = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).expect("it runs");
+        let fields: Vec<f64> =
+            stat.rsplit(") ").next().expect("a name").split(' ').skip(11).take(2).map(|n| n.parse().unwrap()).collect();
+        fields.iter().sum::<f64>() / 100.0
+    };
+    let (before, found, after) = (cpu(), Numbers::of(&daemon), cpu());
+    let told = found.get("process_cpu_seconds_total");
+    assert!(told >= before - 0.02 && told <= after + 0.02, "{told}, and the kernel says {before} to {after}");
+    // A part of it, for each thread its own.
+    let threads = found.get("wschat_hub_busy_seconds_total") + found.get("wschat_worker_busy_seconds_total");
+    assert!(threads <= told, "{threads} of {told}");
+}
+
+#[test]
+fn a_latency_begins_when_the_message_is_heard_and_ends_with_its_answer() {
+    let daemon = Daemon::plain("");
+    let sum = |numbers: &Numbers, name: &str| numbers.samples(name)[0]["sum"].as_f64().expect("a histogram");
+    let (mut ann, mut ben) = (daemon.chat("ann"), daemon.chat("ben"));
+    ann.say("warm");
+    ben.hears("warm");
+    // Long enough after the start that a time since then could not be taken for a latency.
+    until("it is a second old", || {
+        let up = numbers_age(&daemon);
+        (up > 1.0).then_some(())
+    });
+    let before = Numbers::of(&daemon);
+    // Another program keeps the database for a while: for no longer than the daemon waits for it.
+    let foreign = rusqlite::Connection::open(daemon.state_folder().join("wschat.db")).unwrap();
+    foreign.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let sent = std::time::Instant::now();
+    ann.send("message", json!({"room": "lobby", "text": "held"}));
+    let received = before.get("wschat_received_messages_total") + 1.0;
+    numbers(&daemon, "it is heard", |numbers| numbers.get("wschat_received_messages_total") == received);
+    let heard = std::time::Instant::now();
+    assert_eq!(Numbers::of(&daemon).get("wschat_ack_latency_seconds"), before.get("wschat_ack_latency_seconds"));
+    let held = heard.elapsed();
+    foreign.execute_batch("COMMIT").unwrap();
+    ann.frame("ack");
+    ben.hears("held");
+    let events = before.get("wschat_fanout_latency_seconds") + 1.0;
+    let after = numbers(&daemon, "both are counted", |numbers| {
+        numbers.get("wschat_fanout_latency_seconds") >= events
+            && numbers.get("wschat_ack_latency_seconds") == before.get("wschat_ack_latency_seconds") + 1.0
+    });
+    let most = sent.elapsed().as_secs_f64();
+    // It waited while the database was held, and no longer than it was on its way.
+    let acked = sum(&after, "wschat_ack_latency_seconds") - sum(&before, "wschat_ack_latency_seconds");
+    assert!(acked >= held.as_secs_f64() && acked <= most, "{acked}: {held:?} to {most}");
+    // The wait is over when it is decided that it goes to all; what a member's turn costs is not nothing.
+    let given = sum(&after, "wschat_fanout_latency_seconds") - sum(&before, "wschat_fanout_latency_seconds");
+    let count = after.get("wschat_fanout_latency_seconds") - before.get("wschat_fanout_latency_seconds");
+    assert!(given > count * 1e-8 && given <= count * (most - held.as_secs_f64()), "{given} of {count}: {most}");
+}
+
+/// Seconds since the daemon's start.
+fn numbers_age(daemon: &Daemon) -> f64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    now.as_secs_f64() - Numbers::of(daemon).get("wschat_start_time_seconds")
+}

@@ -183,6 +183,10 @@ fn a_level_set_by_hand_holds_until_the_files_value_changes() {
     daemon.json(&["log-level", "trace"]);
     change(&daemon, "[log]\nlevel = \"info\"\n");
     assert_eq!(daemon.json(&["log-level"]), json!({"level": "info", "configured": "info"}));
+    // What was set by hand is not for the next run.
+    daemon.json(&["log-level", "trace"]);
+    let daemon = daemon.stop().start();
+    assert_eq!(daemon.json(&["log-level"]), json!({"level": "info", "configured": "info"}));
     // Who makes it quiet is the last who is heard.
     daemon.json(&["log-level", "error"]);
     assert!(daemon.log().trim_end().ends_with("set the log's level from info to error"), "{}", daemon.log());
@@ -238,6 +242,27 @@ fn roots_of_a_ca_that_are_not_there_are_refused() {
     ran.ends(78, "nothing has changed");
     assert!(ran.stderr.contains("tls.acme_ca_file") && ran.stderr.contains("none.pem"), "{ran:?}");
     assert_eq!(daemon.json(&["tls"])["certificate"]["renewal"], Value::Null);
+}
+
+#[test]
+fn another_place_for_the_history_waits_for_a_restart() {
+    let daemon = Daemon::plain("");
+    daemon.chat("ann").say("kept");
+    let old = daemon.json(&["status"])["history"]["path"].clone();
+    daemon.write_config(&format!("{PLAIN}[history]\npath = \"elsewhere.db\"\n[limits]\nclients = 9\n"));
+    // It waits however often it is asked for, also beside what is in force at once.
+    for changed in [json!(["limits.clients"]), json!([])] {
+        let report = daemon.json(&["reload"]);
+        assert_eq!((&report["needs_restart"], &report["changed"]), (&json!(["history.path"]), &changed));
+        assert_eq!(daemon.json(&["status"])["history"]["path"], old);
+    }
+    let elsewhere = daemon.folder().join("elsewhere.db");
+    assert!(!elsewhere.exists());
+    let copy = daemon.json(&["backup", "copy.db"]);
+    assert_eq!(copy["entries"], 1);
+    let daemon = daemon.stop().start();
+    assert!(elsewhere.exists());
+    assert_eq!(daemon.chat("ann").say("first")["seq"], 1);
 }
 
 #[test]

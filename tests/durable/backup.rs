@@ -254,3 +254,32 @@ fn a_reader_that_goes_has_no_backup_and_is_told_so() {
     assert!(ran.stderr.contains("not taken whole"), "{ran:?}");
     daemon.json(&["backup", "copy.db"]);
 }
+
+/// It is killed while somebody takes a copy: he is told so, and nothing of it is there afterwards.
+#[test]
+fn a_daemon_that_is_killed_leaves_no_half_a_copy() {
+    let daemon = Setup::new(&config()).start();
+    let mut ann = daemon.chat("ann");
+    let text = "x".repeat(4000);
+    for _ in 0..400 {
+        ann.say(&text);
+    }
+    let mut ctl = daemon.ctl_command(&["backup", "-"]);
+    let mut child = ctl.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it can be run");
+    // It has begun, and stands: nobody takes the rest.
+    let taken = child.stdout.as_mut().expect("it is piped").read(&mut [0]).expect("it gives some");
+    assert_eq!(taken, 1);
+    let setup = daemon.crash();
+    let ran = child.wait_with_output().expect("our own child");
+    let told = String::from_utf8_lossy(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(69), "{told}");
+    assert!(told.contains("closed the connection before it had answered"), "{told}");
+    let copies = |setup: &Setup| {
+        let names = fs::read_dir(setup.state_folder()).expect("there is one").map(|file| file.unwrap().file_name());
+        names.filter(|name| name.to_string_lossy().contains(".copy")).count()
+    };
+    assert_eq!(copies(&setup), 0);
+    let daemon = setup.start();
+    assert_eq!(daemon.json(&["backup", "copy.db"])["entries"], 400);
+    database::check(&daemon.folder().join("copy.db"));
+}

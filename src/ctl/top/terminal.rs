@@ -91,3 +91,40 @@ pub fn restore() {
     let _ = out.flush();
     let _ = disable_raw_mode();
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    const CHILD: &str = "WSCHAT_TEST_PANICS";
+
+    /// Run by the test below, on a terminal of its own.
+    #[test]
+    fn on_its_terminal_it_panics() {
+        if std::env::var_os(CHILD).is_some() {
+            let _screen = Screen::open().expect("a terminal");
+            panic!("something that nobody thought of");
+        }
+    }
+
+    #[test]
+    fn a_panic_leaves_the_terminal_as_it_was_and_can_be_read() {
+        let own = std::env::current_exe().expect("our own program");
+        let test = format!("{}::on_its_terminal_it_panics", module_path!().split_once("::").expect("a path").1);
+        let child = format!("{} --exact {test} --nocapture; echo status $?; stty -a", own.display());
+        let mut command = Command::new("script");
+        command.args(["-qec", &child, "/dev/null"]).env(CHILD, "1").env("TERM", "xterm").env("SHELL", "/bin/sh");
+        let ran = command.output().expect("script is there, as for the other tests of terminals");
+        let shown = String::from_utf8_lossy(&ran.stdout).into_owned();
+        let at = |what: &str| shown.rfind(what).unwrap_or_else(|| panic!("no {what:?} in {shown:?}"));
+        // In this order: the screen, back to the first one with its cursor, the reason, the end.
+        let order = ["\u{1b}[?1049h", "\u{1b}[?1049l", "\u{1b}[?25h", "something that nobody thought of", "status 134"];
+        assert!(order.map(at).is_sorted(), "{shown:?}");
+        let settings: Vec<&str> = shown[at("status 134")..].split_whitespace().collect();
+        for setting in ["icanon", "echo", "isig", "opost", "icrnl"] {
+            assert!(settings.contains(&setting), "{setting} in {shown:?}");
+        }
+    }
+}

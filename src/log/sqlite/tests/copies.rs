@@ -1,6 +1,8 @@
 //! Copies of the database: how they are made while it is written to, and that the rooms of one that is
 //! put in its place begin new epochs, because the old ones have been given to other entries.
 
+use std::os::unix::fs::PermissionsExt;
+
 use aws_lc_rs::digest;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -214,4 +216,70 @@ fn a_backup_that_nobody_wants_any_more_leaves_nothing() {
     fs::write(folder.path().join("wschat.db.copy"), "half of it").unwrap();
     drop(open_log(folder.path()));
     assert!(gone(), "{:?}", names());
+}
+
+/// Ends a backup that has begun, and waits until another could begin.
+fn end(backups: &Backups, backup: Backup) {
+    drop(backup);
+    drop(begin(backups));
+}
+
+#[test]
+fn nobody_else_may_read_a_copy_while_it_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = open_log(folder.path());
+    open(&mut log, &room("a"));
+    // More than the pieces that wait, so that it stays open until it is taken.
+    for _ in 0..200 {
+        say(&mut log, &room("a"), &"x".repeat(4000));
+    }
+    let backups = log.backups();
+    let mut backup = begin(&backups);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(backup.next()).unwrap().unwrap();
+    let name = format!("{} (deleted)", folder.path().join("wschat.db.copy").display());
+    let held = || {
+        let open = fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| Some(fd.ok()?.path()));
+        let ours = open.filter(|fd| fs::read_link(fd).is_ok_and(|to| to.as_os_str() == name.as_str()));
+        ours.filter_map(|fd| Some(fs::metadata(fd).ok()?.permissions().mode() & 0o777)).next()
+    };
+    let begun = std::time::Instant::now();
+    let mode = loop {
+        if let Some(mode) = held() {
+            break mode;
+        }
+        assert!(begun.elapsed() < PATIENCE, "it is open while it is given out");
+        std::thread::yield_now();
+    };
+    assert_eq!(mode, 0o600);
+    end(&backups, backup);
+}
+
+#[test]
+fn a_copy_is_given_up_when_too_much_is_written_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = open_log(folder.path());
+    open(&mut log, &room("a"));
+    say(&mut log, &room("a"), "m1");
+    // A hole behind the journal's end, where SQLite does not look.
+    let journal = fs::File::options().write(true).open(folder.path().join("wschat.db-wal")).unwrap();
+    let length = journal.metadata().unwrap().len();
+    journal.set_len((1 << 30) + 1).unwrap();
+    let (bytes, ended) = all_of(begin(&log.backups()));
+    let Err(BackupError::Failed(why)) = ended else { panic!("{ended:?}") };
+    assert!(why.contains("more than 1024 MiB were written while it was made"), "{why}");
+    assert!(bytes.is_empty());
+    journal.set_len(length).unwrap();
+    assert!(is_committed(&say(&mut log, &room("a"), "m2"), 2));
+    assert_eq!(all_of(begin(&log.backups())).1.unwrap().entries, 2);
+}
+
+#[test]
+fn a_copy_can_be_looked_at_where_nothing_can_be_written_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    history(folder.path(), 1);
+    let log = open_log(folder.path());
+    let (bytes, _) = all_of(begin(&log.backups()));
+    // SQLite's "Database File Format", 1.3: 1 and 1 are a rollback journal's, 2 and 2 the newer kind's.
+    assert_eq!(bytes[18..20], [1, 1]);
 }
