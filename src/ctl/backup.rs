@@ -34,7 +34,7 @@ pub(super) fn run(
         }
         // Whoever reads no further has no backup; only of a list is that enough.
         let cut = |failure| match failure {
-            Failure::Output(why) => Failure::Garbled(format!("the backup was not taken whole: {why}")),
+            Failure::Output(why) => Failure::NotWhole(format!("it was not taken whole: {why}")),
             other => other,
         };
         let whole = take(&mut connect()?, |chunk| out.raw(chunk)).map_err(cut)?;
@@ -80,7 +80,7 @@ fn take(daemon: &mut Daemon, mut write: impl FnMut(&[u8]) -> Result<(), Failure>
             if std::mem::take(&mut told) {
                 eprint!("\r{:40}\r", "");
             }
-            let chunk = BASE64_STANDARD.decode(chunk).map_err(|why| Failure::Garbled(why.to_string()))?;
+            let chunk = BASE64_STANDARD.decode(chunk).map_err(|why| Failure::NotWhole(why.to_string()))?;
             hash.update(&chunk);
             taken += chunk.len() as u64;
             write(&chunk)?;
@@ -88,12 +88,12 @@ fn take(daemon: &mut Daemon, mut write: impl FnMut(&[u8]) -> Result<(), Failure>
         if let Some(whole) = part.whole {
             let sha256: String = hash.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
             if (taken, &sha256) != (whole.bytes, &whole.sha256) {
-                return Err(Failure::Garbled("the backup is not what the daemon says it is".into()));
+                return Err(Failure::NotWhole("it is not what the daemon says it is".into()));
             }
             return Ok(whole);
         }
     }
-    Err(Failure::Garbled("a backup without an end".into()))
+    Err(Failure::NotWhole("it came without an end".into()))
 }
 
 /// Whether something is there that must stay.

@@ -79,6 +79,8 @@ pub enum Failure {
     Unfollowed,
     #[error("the daemon has ended the watch: it is stopping; watch again when it has started")]
     Ended,
+    #[error("there is no backup: {0}; what has come of it is of no use, try again")]
+    NotWhole(String),
     #[error("what answers at the socket is no wschat daemon of this version ({0}); check --socket, or upgrade both")]
     Garbled(String),
     #[error("{}", refused(.0))]
@@ -122,7 +124,7 @@ impl Failure {
             Failure::NotCreated { .. } => status::NOT_CREATED,
             Failure::NotPermitted { .. } => status::NOT_PERMITTED,
             Failure::TimedOut(_) => status::TIMED_OUT,
-            Failure::Garbled(_) | Failure::Output(_) | Failure::Input(_) => status::INTERNAL,
+            Failure::Garbled(_) | Failure::NotWhole(_) | Failure::Output(_) | Failure::Input(_) => status::INTERNAL,
             Failure::Refused(refusal) => match refusal {
                 Refusal::BadValue { .. } | Refusal::EmptyFilter { .. } | Refusal::CallTooLarge { .. } => status::USAGE,
                 Refusal::NoSuchClient { .. }

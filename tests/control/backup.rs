@@ -74,7 +74,7 @@ fn what_is_not_whole_is_not_kept() {
     let (ran, file) = taken(vec![progress.clone(), chunk(one), chunk(two), whole(7, &good)], Some(b"old"));
     assert_eq!((ran.status, file.as_deref()), (0, Some(b"one two".as_slice())), "{ran:?}");
 
-    let garbled = "no wschat daemon of this version";
+    let garbled = "there is no backup: ";
     let stopping = json!({"error": "org.wschat.Control.Stopping", "parameters": {}});
     let failed = json!({"error": "org.wschat.Control.BackupFailed", "parameters": {"reason": "the disk is full"}});
     let ended = json!({"parameters": {}});

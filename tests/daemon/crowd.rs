@@ -104,7 +104,7 @@ fn a_thousand_callers_are_bounded_and_leave_nothing() {
         caller.reply().ok().filter(|reply| reply["error"] == "org.wschat.Control.TooManyConnections")
     });
     assert_eq!(refusal["parameters"], json!({"limit": 64}));
-    daemon.ctl(&["ping"]).ends(69, "64 others hold this socket open already");
+    daemon.ctl(&["ping"]).ends(75, "64 others hold this socket open already");
     talk(&mut ann, &mut bob, "we do not care");
     drop(callers);
     until("it recovers", || (daemon.ctl(&["ping"]).status == 0).then_some(()));
