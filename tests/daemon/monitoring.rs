@@ -59,7 +59,8 @@ pub fn promtool(arguments: &[&str], input: &str) {
 /// What a Python program prints of this input.
 #[track_caller]
 pub fn python(program: &str, input: &str) -> Option<String> {
-    let (good, said) = told(Command::new("python3").args(["-c", program]), input)?;
+    // Debian's, which finds the package, whatever other one comes first in PATH.
+    let (good, said) = told(Command::new("/usr/bin/python3").args(["-c", program]), input)?;
     if said.contains("No module named 'prometheus_client'") {
         left_out("python3-prometheus-client is not there");
         return None;
