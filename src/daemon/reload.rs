@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::Daemon;
-use crate::admin::Reloaded;
+use crate::admin::{EventKind, Reloaded};
 use crate::config::{self, Config};
 use crate::hub::Order;
 use crate::net::gate::GateLimits;
@@ -25,7 +25,7 @@ impl Daemon {
         let words = in_words(&reloaded);
         tracing::info!("reloaded: {words}");
         // Behind the new configuration, where there is one. The hub is gone only when we stop.
-        let _ = self.hub.send(Order::Reloaded(words)).await;
+        let _ = self.hub.send(Order::Happened(EventKind::Reload, words)).await;
         Ok(reloaded)
     }
 

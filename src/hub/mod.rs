@@ -46,9 +46,8 @@ use tell::Rate;
 pub enum Order {
     /// To every worker, in order with everything else: a reload.
     Reload(Box<Config>),
-    /// To those who watch: a reload is over, and this came of it.
-    Reloaded(String),
-    /// To those who watch: a drain has begun, or was taken back.
+    /// To those who watch: something about the daemon as a whole, such as a reload or a drain, and what
+    /// came of it.
     Happened(EventKind, String),
     /// To one worker: a stop, a part of a drain, or a question whether it is alive.
     Worker(usize, ToWorker),
@@ -287,7 +286,6 @@ impl HubTask {
                     worker.batch.push(ToWorker::Reload);
                 }
             }
-            Order::Reloaded(detail) => self.tell_of_daemon(EventKind::Reload, detail),
             Order::Happened(kind, detail) => self.tell_of_daemon(kind, detail),
             Order::Worker(index, order) => {
                 if let Some(worker) = self.workers.get_mut(index) {
